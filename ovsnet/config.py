@@ -1,0 +1,179 @@
+"""Settings of ovsnetd: read from a TOML file, overridden by the environment, checked to the last key.
+
+Owns the `Settings` model and the only code that reads the settings file. The composition root and the CLI call it. Every key's
+description is its documentation: `docs/settings.md` is tied to them by a test.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from .errors import ConfigError, InvalidRequest
+from .names import DeviceNames, check_ifname
+
+DEFAULT_PATH = Path("/etc/ovsnet/ovsnet.toml")
+ENV_PREFIX = "OVSNET_"
+
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class Settings(BaseSettings):
+    """All settings of ovsnetd. Environment variables `OVSNET_<KEY>` override the file."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, validate_default=True)
+
+    node: str = Field(
+        default_factory=platform.node,
+        min_length=1,
+        max_length=128,
+        description="Name of this host in the cluster. Default: the host name. Never change it while leases stand.",
+    )
+    run_dir: Path = Field(Path("/run/ovsnet"), description="Directory for sockets, pid files and control sockets.")
+    state_dir: Path = Field(Path("/var/lib/ovsnet"), description="Directory of the state database and the event journal.")
+    socket: Path | None = Field(
+        None, description="Unix socket for REST and CNI. Default: ovsnet.sock in run_dir. Mode 0660, group socket_group."
+    )
+    socket_group: str = Field("ovsnet", description="Group that may use the socket beside root, if it exists.")
+    docker_socket: Path = Field(
+        Path("/run/docker/plugins/ovsnet.sock"),
+        description="Unix socket for Docker's remote driver protocol (mode 0600). Its file name is the driver's name.",
+    )
+    docker_scope: Literal["local", "global"] = Field(
+        "local", description='Scope that Docker is told: "local" for single hosts, "global" for swarm.'
+    )
+    state_remotes: tuple[str, ...] = Field(
+        (),
+        description=(
+            "Remotes of an existing OVSNet database, such as ssl:10.0.0.1:6645. "
+            "Empty: ovsnetd starts and watches an ovsdb-server of its own on state_dir/ovsnet.db."
+        ),
+    )
+    switch_remote: str = Field(
+        "unix:/var/run/openvswitch/db.sock", description="Remote of the Open_vSwitch database of this host."
+    )
+    bridge: str = Field("ovsbr0", description="Bridge for networks that name none; made when first needed.")
+    datapath: Literal["auto", "system", "netdev"] = Field(
+        "auto",
+        description='Datapath of bridges that ovsnet makes: "system" (kernel), "netdev" (userspace), "auto" chooses.',
+    )
+    device_prefix: str = Field("on", description="One to four letters or digits that begin our device names.")
+    mtu: int = Field(1500, ge=68, le=65535, description="MTU of networks that name none, in bytes.")
+    vlan_first: int = Field(1, ge=1, le=4094, description="First VLAN tag that may be chosen by ovsnet itself.")
+    vlan_last: int = Field(4094, ge=1, le=4094, description="Last VLAN tag that may be chosen by ovsnet itself.")
+    spare_ports: int = Field(
+        4, ge=0, le=256, description="Switch ports kept ready, tagged and configured, per active network. 0 switches it off."
+    )
+    spare_idle: Seconds = Field(
+        600.0, description="Seconds without an attach after which a network's spare ports are removed."
+    )
+    workers: int = Field(32, ge=2, le=512, description="Threads that serve requests on each socket.")
+    deadline: Seconds = Field(20.0, description="Seconds after which a request fails with deadline-exceeded.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level that is logged.")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description='Log lines: "console" for people, "json" for machines, "auto": console on a terminal.'
+    )
+
+    @field_validator("device_prefix")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        return _plain(lambda: DeviceNames(value).prefix)
+
+    @field_validator("bridge")
+    @classmethod
+    def _bridge(cls, value: str) -> str:
+        return _plain(lambda: check_ifname(value))
+
+    @field_validator("vlan_last")
+    @classmethod
+    def _vlans(cls, value: int, info: Any) -> int:
+        first = info.data.get("vlan_first")
+        if first is not None and value < first:
+            raise ValueError(f"vlan_last {value} lies below vlan_first {first}")
+        return value
+
+    @property
+    def api_socket(self) -> Path:
+        """The unix socket for REST and CNI."""
+        return self.socket or self.run_dir / "ovsnet.sock"
+
+    @property
+    def names(self) -> DeviceNames:
+        """Device names of this controller."""
+        return DeviceNames(self.device_prefix)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over what the file says; nothing else is read."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+
+def _plain(check: Any) -> str:
+    try:
+        return str(check())
+    except InvalidRequest as exc:
+        raise ValueError(str(exc)) from None
+
+
+def load(path: Path | None = None) -> Settings:
+    """Settings from `path` (default `/etc/ovsnet/ovsnet.toml`, which may be missing) and the environment.
+
+    Raises ConfigError that names the file, the line and the key, and for an unknown key the nearest known one.
+    """
+    file = path or DEFAULT_PATH
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path is not None:
+            raise ConfigError(f"{file}: no such file", hint="create it, or leave out --config") from None
+        text = ""
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{file}: cannot be read: {exc}") from None
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{file}: not valid TOML: {exc}") from None
+    known = set(Settings.model_fields)
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{_at(file, text, key)}: unknown key {key!r}", hint=_nearest(key, known))
+    for variable in os.environ:
+        key = variable.removeprefix(ENV_PREFIX).lower()
+        if variable.startswith(ENV_PREFIX) and key not in known:
+            raise ConfigError(f"environment: unknown setting {variable!r}", hint=_nearest(key, known))
+    try:
+        return Settings(**values)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else "?"
+        where = f"environment: {ENV_PREFIX}{key.upper()}" if ENV_PREFIX + key.upper() in os.environ else _at(file, text, key)
+        raise ConfigError(f"{where}: {key}: {first['msg']}") from None
+
+
+def _at(file: Path, text: str, key: str) -> str:
+    pattern = re.compile(rf"\s*(\[+\s*)?[\"']?{re.escape(key)}[\"']?\s*[=.\]]")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if pattern.match(line):
+            return f"{file}:{number}"
+    return str(file)
+
+
+def _nearest(key: str, known: set[str]) -> str:
+    close = get_close_matches(key, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else "see docs/settings.md for the keys"

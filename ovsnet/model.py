@@ -1,0 +1,309 @@
+"""The vocabulary of ovsnet as frozen dataclasses: what rooms return and use cases exchange.
+
+Pure: no I/O, no dependency but the standard library and our own names. Rows of a database, netlink messages and protocol
+bodies never leave the room that speaks them; these objects do.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Self
+
+from .errors import InvalidRequest
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+MIN_MTU = 68  # RFC 791; with IPv6 it is 1280 (RFC 8200, section 5)
+MIN_MTU_IPV6 = 1280
+MAX_MTU = 65535
+MAX_TAG = 4094  # IEEE 802.1Q; 0 means untagged
+
+DEFAULT_SPACE = "ovsnet"
+
+
+class Origin(StrEnum):
+    """Through which edge a pool, network or endpoint came into being."""
+
+    DOCKER = "docker"
+    CNI = "cni"
+    API = "api"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AddressRange:
+    """An inclusive range of addresses of one family."""
+
+    first: IPAddress
+    last: IPAddress
+
+    def __post_init__(self) -> None:
+        if self.first.version != self.last.version or int(self.first) > int(self.last):
+            raise InvalidRequest(
+                f"address range {self.first}-{self.last} is not one", hint="write first-last, both of one family"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From `10.0.0.5`, `10.0.0.5-10.0.0.9` or a prefix such as `10.0.0.8/29` (host bits are not allowed)."""
+        try:
+            if "/" in text:
+                net = ipaddress.ip_network(text.strip())
+                return cls(net[0], net[-1])
+            first, _, last = text.partition("-")
+            start = ipaddress.ip_address(first.strip())
+            return cls(start, ipaddress.ip_address(last.strip()) if last else start)
+        except ValueError as exc:
+            raise InvalidRequest(
+                f"address range {text!r} cannot be read: {exc}",
+                hint="write an address, first-last, or a prefix such as 10.0.0.8/29",
+            ) from None
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+    def __contains__(self, address: object) -> bool:
+        return (
+            isinstance(address, (ipaddress.IPv4Address, ipaddress.IPv6Address))
+            and address.version == self.first.version
+            and int(self.first) <= int(address) <= int(self.last)
+        )
+
+    def within(self, subnet: IPNetwork) -> bool:
+        """Whether the whole range lies inside `subnet`."""
+        return self.first in subnet and self.last in subnet
+
+
+class OwnerKind(StrEnum):
+    """What a lease belongs to."""
+
+    ENDPOINT = "endpoint"  # id: the endpoint's key, see Endpoint.key
+    GATEWAY = "gateway"  # id: the pool's name
+    DOCKER = "docker"  # id: the address; given to Docker, not yet seen in a CreateEndpoint
+    RESERVED = "reserved"  # id: the name that the operator chose
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseOwner:
+    """Who holds an address; stored as `kind:id`."""
+
+    kind: OwnerKind
+    id: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From the stored form."""
+        kind, _, ident = text.partition(":")
+        return cls(OwnerKind(kind), ident)
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}:{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """What a caller asks of a new subnet pool.
+
+    `gateway` None means "the first assignable address" unless `no_gateway`. Ranges empty means the whole subnet.
+    """
+
+    subnet: IPNetwork
+    name: str = ""
+    space: str = DEFAULT_SPACE
+    gateway: IPAddress | None = None
+    no_gateway: bool = False
+    ranges: tuple[AddressRange, ...] = ()
+    exclusions: tuple[AddressRange, ...] = ()
+    static_ranges: tuple[AddressRange, ...] = ()
+    origin: Origin = Origin.API
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A subnet pool as stored.
+
+    `ranges` limit dynamic allocation (empty: whole subnet); `exclusions` are never given; `static_ranges` only when asked for
+    by address. `requested_by` is the Docker daemon's incarnation that asked for the pool last (see ovsnet.docker), or "".
+    """
+
+    uuid: str
+    name: str
+    space: str
+    subnet: IPNetwork
+    gateway: IPAddress | None
+    ranges: tuple[AddressRange, ...]
+    exclusions: tuple[AddressRange, ...]
+    static_ranges: tuple[AddressRange, ...]
+    origin: Origin
+    labels: Mapping[str, str]
+    requested_by: str = ""
+
+    @property
+    def gateway_interface(self) -> IPInterface | None:
+        """The gateway with the subnet's prefix length, as it stands on the host's port."""
+        return None if self.gateway is None else ipaddress.ip_interface(f"{self.gateway}/{self.subnet.prefixlen}")
+
+    def interface(self, address: IPAddress) -> IPInterface:
+        """`address` with the subnet's prefix length."""
+        return ipaddress.ip_interface(f"{address}/{self.subnet.prefixlen}")
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An address that is given out, and to whom."""
+
+    pool: str  # the pool's name
+    address: IPAddress
+    owner: LeaseOwner
+    node: str  # of the block that the address lies in
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """A pool with its counts: `capacity` is what dynamic allocation could give in an empty pool."""
+
+    pool: Pool
+    capacity: int
+    leased: int
+    networks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """What a caller asks of a new network.
+
+    `pools` are names (or ids) of existing pools, `subnets` pools to be made with it; at most one pool per family in all.
+    `gateways` are set only where addresses come from a foreign IPAM and no pool of ours exists.
+    `tag` None lets ovsnet choose a free one; `bridge` and `mtu` empty/None take the settings' default.
+    """
+
+    name: str
+    bridge: str = ""
+    tag: int | None = None
+    mtu: int | None = None
+    pools: tuple[str, ...] = ()
+    subnets: tuple[PoolSpec, ...] = ()
+    gateways: tuple[IPInterface, ...] = ()
+    internal: bool = False
+    origin: Origin = Origin.API
+    docker_id: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network as stored: an OVS bridge with a VLAN tag, the pools it takes addresses from, the gateways on the host.
+
+    `docker_ids` are the ids under which Docker knows it (several when Docker networks joined it). `internal` networks have
+    no gateway on the host. `tag` 0 means untagged.
+    """
+
+    uuid: str
+    name: str
+    bridge: str
+    tag: int
+    mtu: int
+    pools: tuple[str, ...]  # uuids, IPv4 before IPv6
+    gateways: tuple[IPInterface, ...]
+    internal: bool
+    origin: Origin
+    docker_ids: frozenset[str]
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An attachment of a container to a network.
+
+    `container` and `ifname` make, with the network, the owner key. For Docker `container` is Docker's endpoint id and
+    `ifname` is empty: Docker tells no more. `sandbox` is the namespace's path ("" until Docker's Join). `port` is the
+    switch port, which stays in the host's namespace; `link` is the macvlan's name as ovsnet made it.
+    """
+
+    uuid: str
+    network: str  # uuid
+    network_name: str
+    container: str
+    ifname: str
+    origin: Origin
+    node: str
+    sandbox: str
+    addresses: tuple[IPInterface, ...]
+    mac: str
+    mtu: int
+    port: str
+    link: str
+    labels: Mapping[str, str]
+
+    @property
+    def key(self) -> str:
+        """The owner key, unique in the cluster: `network-uuid/container/ifname`."""
+        return endpoint_key(self.network, self.container, self.ifname)
+
+
+def endpoint_key(network_uuid: str, container: str, ifname: str) -> str:
+    """The owner key of an endpoint, also the id of its leases' owner."""
+    return f"{network_uuid}/{container}/{ifname}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route for the container; `gateway` None means on-link."""
+
+    destination: IPNetwork
+    gateway: IPAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttachRequest:
+    """A container asks for an interface on a network (CNI ADD).
+
+    `network` names the network; `create`, when given, is what to make if it does not exist yet (and must agree with it if
+    it does). `addresses` asks for given ones (at most one per family). `routes` are added as they are; the default route
+    goes to the network's gateways unless `default_route` is False.
+    """
+
+    network: str
+    container: str
+    ifname: str
+    netns: str
+    create: NetworkSpec | None = None
+    addresses: tuple[IPAddress, ...] = ()
+    mac: str = ""
+    mtu: int | None = None
+    routes: tuple[Route, ...] = ()
+    default_route: bool = True
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """The answer to an AttachRequest: everything that a CNI result needs.
+
+    `gateways` has one entry per address of the endpoint, None where its network has no gateway of that family.
+    """
+
+    endpoint: Endpoint
+    network: Network
+    gateways: tuple[IPAddress | None, ...]
+    routes: tuple[Route, ...]
+
+
+def check_tag(tag: int) -> int:
+    """`tag` if it is a VLAN id from 0 (untagged) to 4094, else InvalidRequest (IEEE 802.1Q)."""
+    if not 0 <= tag <= MAX_TAG:
+        raise InvalidRequest(f"VLAN tag {tag} is not one", hint=f"use 0 (untagged) to {MAX_TAG}")
+    return tag
+
+
+def check_mtu(mtu: int, *, ipv6: bool = False) -> int:
+    """`mtu` if the kernel and the address families take it (bytes), else InvalidRequest (RFC 791, RFC 8200 section 5)."""
+    least = MIN_MTU_IPV6 if ipv6 else MIN_MTU
+    if not least <= mtu <= MAX_MTU:
+        raise InvalidRequest(f"MTU {mtu} is not possible", hint=f"use {least} to {MAX_MTU} bytes")
+    return mtu
