@@ -38,9 +38,12 @@ class Settings(BaseSettings):
         description="Name of this host in the cluster. Default: the host name. Never change it while leases stand.",
     )
     run_dir: Path = Field(Path("/run/ovsnet"), description="Directory for sockets, pid files and control sockets.")
-    state_dir: Path = Field(Path("/var/lib/ovsnet"), description="Directory of the state database and the event journal.")
+    state_dir: Path = Field(
+        Path("/var/lib/ovsnet"), description="Directory of the state database and the event journal."
+    )
     socket: Path | None = Field(
-        None, description="Unix socket for REST and CNI. Default: ovsnet.sock in run_dir. Mode 0660, group socket_group."
+        None,
+        description="Unix socket for REST and CNI. Default: ovsnet.sock in run_dir. Mode 0660, group socket_group.",
     )
     socket_group: str = Field("ovsnet", description="Group that may use the socket beside root, if it exists.")
     docker_socket: Path = Field(
@@ -70,14 +73,19 @@ class Settings(BaseSettings):
     vlan_first: int = Field(1, ge=1, le=4094, description="First VLAN tag that may be chosen by ovsnet itself.")
     vlan_last: int = Field(4094, ge=1, le=4094, description="Last VLAN tag that may be chosen by ovsnet itself.")
     spare_ports: int = Field(
-        4, ge=0, le=256, description="Switch ports kept ready, tagged and configured, per active network. 0 switches it off."
+        4,
+        ge=0,
+        le=256,
+        description="Switch ports kept ready, tagged and configured, per active network. 0 switches it off.",
     )
     spare_idle: Seconds = Field(
         600.0, description="Seconds without an attach after which a network's spare ports are removed."
     )
     workers: int = Field(32, ge=2, le=512, description="Threads that serve requests on each socket.")
     deadline: Seconds = Field(20.0, description="Seconds after which a request fails with deadline-exceeded.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level that is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is logged."
+    )
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description='Log lines: "console" for people, "json" for machines, "auto": console on a terminal.'
     )
@@ -162,7 +170,11 @@ def load(path: Path | None = None) -> Settings:
     except ValidationError as exc:
         first = exc.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else "?"
-        where = f"environment: {ENV_PREFIX}{key.upper()}" if ENV_PREFIX + key.upper() in os.environ else _at(file, text, key)
+        where = (
+            f"environment: {ENV_PREFIX}{key.upper()}"
+            if ENV_PREFIX + key.upper() in os.environ
+            else _at(file, text, key)
+        )
         raise ConfigError(f"{where}: {key}: {first['msg']}") from None
 
 

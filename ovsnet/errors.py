@@ -32,7 +32,8 @@ message and what to do about it in the hint; nobody catches an error to drop it.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class OvsnetError(Exception):
@@ -201,3 +202,26 @@ def codes() -> dict[str, type[OvsnetError]]:
         found[cls.code] = cls
         todo.extend(cls.__subclasses__())
     return found
+
+
+def problem(error: OvsnetError) -> dict[str, Any]:
+    """The error as an RFC 9457 problem document, without the members that only a server knows (`status`, `instance`).
+
+    `type` (a URI) and `title` follow from the code alone; `code`, `hint` and `details` are extension members.
+    """
+    return {
+        "type": f"urn:ovsnet:problem:{error.code}",
+        "title": error.code.replace("-", " ").capitalize(),
+        "detail": error.message,
+        "code": error.code,
+        "hint": error.hint,
+        "details": error.details,
+    }
+
+
+def from_problem(document: Mapping[str, Any]) -> OvsnetError:
+    """The error that `problem` was given; an unknown code, from a newer version, becomes a plain OvsnetError."""
+    cls = codes().get(str(document.get("code")), OvsnetError)
+    error = cls(str(document.get("detail", "no detail")), hint=str(document.get("hint", "")))
+    error.details = {str(key): str(value) for key, value in dict(document.get("details") or {}).items()}
+    return error

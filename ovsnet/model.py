@@ -251,6 +251,32 @@ def endpoint_key(network_uuid: str, container: str, ifname: str) -> str:
     return f"{network_uuid}/{container}/{ifname}"
 
 
+class PortRole(StrEnum):
+    """What a switch port of ours is for."""
+
+    SPARE = "spare"  # made ahead for a network, not yet an endpoint's
+    ENDPOINT = "endpoint"
+    GATEWAY = "gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPort:
+    """A port of ours on the switch. `endpoint` is the endpoint's uuid when `role` says so, else "".
+
+    `ifindex` is 0 until ovs-vswitchd has made the device. `error` is what vswitchd says of the interface, or "".
+    """
+
+    name: str
+    bridge: str
+    tag: int
+    mtu: int
+    role: PortRole
+    network: str  # uuid
+    endpoint: str = ""
+    ifindex: int = 0
+    error: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A route for the container; `gateway` None means on-link."""
@@ -261,7 +287,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class AttachRequest:
-    """A container asks for an interface on a network (CNI ADD).
+    """A container asks for an interface on a network (CNI ADD, or REST).
 
     `network` names the network; `create`, when given, is what to make if it does not exist yet (and must agree with it if
     it does). `addresses` asks for given ones (at most one per family). `routes` are added as they are; the default route
@@ -278,6 +304,7 @@ class AttachRequest:
     mtu: int | None = None
     routes: tuple[Route, ...] = ()
     default_route: bool = True
+    origin: Origin = Origin.CNI
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -292,6 +319,21 @@ class Attachment:
     network: Network
     gateways: tuple[IPAddress | None, ...]
     routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether this controller can serve requests now.
+
+    `state` and `switch` tell of the OVSNet database and of the Open_vSwitch one: "ok", or the reason in words. `ok` is True
+    when both are. `version` is ovsnetd's.
+    """
+
+    ok: bool
+    state: str
+    switch: str
+    node: str
+    version: str
 
 
 def check_tag(tag: int) -> int:

@@ -1,0 +1,432 @@
+"""The transaction engine under the `store` and `switch` rooms: one IDL thread per database, batches, deadlines.
+
+It owns the connection to one OVSDB server: the in-memory replica (python-ovs' IDL), and the order of writes. It knows no
+table. Rooms hand it ovsdbapp commands and get futures back; nobody else imports it.
+
+Why not ovsdbapp's own connection: its queue takes one transaction at a time and blocks without a deadline while the server
+answers. Here commands that arrive while a transaction is in flight share the next one, so that 50 concurrent requests cost
+one durable commit (or one reconfigure of vswitchd) and not 50.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ovs import jsonrpc, poller, stream
+from ovs.db import idl as ovs_idl
+from ovsdbapp.backend.ovs_idl import command as ovs_command
+from ovsdbapp.backend.ovs_idl import idlutils
+
+from .errors import DeadlineExceeded, OvsnetError, Unavailable
+
+LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_BATCH = 64
+_RETRY_DELAY = (
+    0.02  # seconds between attempts after a lost race or a constraint violation that we may have caused ourselves
+)
+_MAY_BE_LATE = {"constraint violation", "referential integrity violation"}  # RFC 7047, section 3.1
+_BACKOFF_MS = (50, 500)  # reconnect: first and longest pause; python-ovs' own 1 s to 8 s is an outage for an ADD
+
+
+class Idl(ovs_idl.Idl):  # type: ignore[misc]  # python-ovs is not typed
+    """The replica, yielding to other threads while it parses long updates."""
+
+    def cooperative_yield(self) -> None:
+        """Let another thread run; called between rows."""
+        time.sleep(0)
+
+
+class Transaction(ovs_idl.Transaction):  # type: ignore[misc]
+    """A transaction with room for notes that its commands leave each other; gone with the attempt."""
+
+    def __init__(self, idl: ovs_idl.Idl) -> None:
+        super().__init__(idl)
+        self.scratch: dict[Any, Any] = {}
+
+
+class Command(ovs_command.BaseCommand):  # type: ignore[misc]
+    """Base of our commands, after ovsdbapp's model: `__init__` keeps arguments, `run_idl` acts and may be run again.
+
+    A command that finds its work done leaves the transaction alone. It raises OvsnetError only before its first write, because
+    it shares the transaction with the commands of other requests; `result` is what the caller's future yields.
+    """
+
+    result: Any
+
+    def run_idl(self, txn: Transaction) -> None:
+        """Add the changes to the transaction; set `self.result`."""
+        raise NotImplementedError
+
+
+@dataclass(slots=True)
+class _Request:
+    commands: tuple[ovs_command.BaseCommand, ...]
+    deadline: float  # monotonic seconds
+    future: Future[list[Any]] = field(default_factory=Future)
+    alone: bool = False
+    not_before: float = 0.0
+
+
+class Engine:
+    """A database connection with a thread of its own.
+
+    `durable` asks the server to flush every commit to disk before it answers; python-ovs never asks for that on a standalone
+    server. `unavailable` is the error class for "no connection", so that each room reports its own.
+
+    The attributes `idl`, `lock`, `timeout` and `is_running` are what ovsdbapp's Backend expects of a connection.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        idl: Idl,
+        *,
+        unavailable: type[Unavailable],
+        timeout: float,
+        durable: bool = False,
+    ) -> None:
+        self.name = name
+        self.idl = idl
+        self.timeout = timeout
+        self.lock = threading.RLock()
+        self.is_running = False
+        self._durable = durable
+        self._unavailable = unavailable
+        self._changed = threading.Condition(self.lock)
+        self._queue: deque[_Request] = deque()
+        self._queue_lock = threading.Lock()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._flight: tuple[Transaction, list[_Request]] | None = None
+        self._thread: threading.Thread | None = None
+        idl._session.reconnect.set_backoff(*_BACKOFF_MS)  # no public setter
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread; it connects in the background and for ever again."""
+        self.is_running = True
+        self._thread = threading.Thread(target=self._run, name=f"ovsdb-{self.name}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread and close the connection; what is queued fails as unavailable."""
+        self.is_running = False
+        self._notify()
+        if self._thread is not None:
+            self._thread.join(timeout=self.timeout)
+            if self._thread.is_alive():
+                raise self._unavailable(f"the {self.name} connection does not stop")
+            self._thread = None
+        os.close(self._wake)
+        self._wake = -1
+
+    @property
+    def ready(self) -> bool:
+        """Whether the replica is complete and connected."""
+        return bool(self.idl.state == Idl.IDL_S_MONITORING and self.idl._session.is_connected())
+
+    def wait_ready(self, timeout: float) -> None:
+        """Block until the replica is complete; the room's unavailable error after `timeout` seconds."""
+        self.wait_for(lambda: True, timeout)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def read(self, view: Callable[[], T]) -> T:
+        """`view()` on a consistent replica; waits out a short reconnect, then raises the room's unavailable error."""
+        with self.lock:
+            if not self.ready:
+                self.wait_ready(min(self.timeout, 3.0))
+            return view()
+
+    def wait_for(self, condition: Callable[[], T], timeout: float) -> T:
+        """The first true value of `condition()`, looked at after every change, else the room's unavailable error."""
+        until = time.monotonic() + timeout
+        with self.lock:
+            while True:
+                connected = self.ready
+                if connected and (value := condition()):
+                    return value
+                left = until - time.monotonic()
+                if left <= 0:
+                    if not connected:
+                        raise self._unavailable(
+                            f"the {self.name} database is not reachable", hint="check that its ovsdb-server runs"
+                        )
+                    raise DeadlineExceeded(
+                        f"the {self.name} database did not reach the awaited state in {timeout:.1f} s"
+                    )
+                self._changed.wait(left)
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self, *commands: ovs_command.BaseCommand, timeout: float | None = None, alone: bool = False
+    ) -> Future[list[Any]]:
+        """Queue commands for the next transaction; the future yields their results once the commit is acknowledged.
+
+        Several commands are one atomic group; `alone` gives them a transaction of their own, built when everything before
+        it has landed, for commands that compare what they write with everything that is there. The future fails with the
+        first command's OvsnetError, with DeadlineExceeded when the outcome is unknown, or with the room's unavailable error
+        when nothing was sent.
+        """
+        request = _Request(commands, time.monotonic() + (timeout or self.timeout), alone=alone)
+        with self._queue_lock:
+            if not self.is_running:
+                raise self._unavailable(f"the {self.name} connection is closed")
+            self._queue.append(request)
+        self._notify()
+        return request.future
+
+    def execute(
+        self, *commands: ovs_command.BaseCommand, timeout: float | None = None, alone: bool = False
+    ) -> list[Any]:
+        """`submit` and wait for the results."""
+        return self.result(self.submit(*commands, timeout=timeout, alone=alone), timeout)
+
+    def result(self, future: Future[list[Any]], timeout: float | None = None) -> list[Any]:
+        """The future's results, with a deadline of its own in case the thread has died."""
+        try:
+            return future.result((timeout or self.timeout) + 1.0)
+        except FutureTimeout:
+            raise DeadlineExceeded(f"the {self.name} database gave no answer in time") from None
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def _notify(self) -> None:
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
+
+    def _run(self) -> None:
+        while self.is_running:
+            try:
+                self._wait()
+                self._turn()
+            except Exception:
+                LOG.exception("the %s connection failed and is made anew", self.name)
+                self._give_up_flight()
+                self.idl.force_reconnect()
+                time.sleep(_RETRY_DELAY)
+        self._give_up_flight()
+        with self._queue_lock:
+            left, self._queue = list(self._queue), deque()
+        for request in left:
+            request.future.set_exception(self._unavailable(f"the {self.name} connection is closed"))
+        self.idl.close()
+
+    def _wait(self) -> None:
+        poll = poller.Poller()
+        self.idl.wait(poll)
+        poll.fd_wait(self._wake, poller.POLLIN)
+        due = self._next_due()
+        if due is not None:
+            poll.timer_wait(max(0, int((due - time.monotonic()) * 1000) + 1))
+        poll.block()
+        try:
+            os.eventfd_read(self._wake)
+        except BlockingIOError as exc:
+            if exc.errno != errno.EAGAIN:
+                raise
+
+    def _next_due(self) -> float | None:
+        with self._queue_lock:
+            times = [request.deadline for request in self._queue]
+            if self._flight is None and self.ready:
+                times += [request.not_before for request in self._queue]
+        if self._flight is not None:
+            times += [request.deadline for request in self._flight[1]]
+        return min(times, default=None)
+
+    def _turn(self) -> None:
+        with self.lock:
+            seqno, was_ready = self.idl.change_seqno, self.ready
+            self.idl.run()
+            if self.idl.change_seqno != seqno or self.ready != was_ready:
+                self._changed.notify_all()
+            self._land()
+            self._expire()
+            while self._flight is None and self.ready and (batch := self._next_batch()):
+                self._take_off(batch)
+
+    def _next_batch(self) -> list[_Request]:
+        now = time.monotonic()
+        batch: list[_Request] = []
+        with self._queue_lock:
+            waiting: deque[_Request] = deque()
+            while self._queue and len(batch) < MAX_BATCH:
+                request = self._queue.popleft()
+                if request.not_before > now or (request.alone and batch):
+                    waiting.append(request)
+                    continue
+                batch.append(request)
+                if request.alone:
+                    break
+            self._queue.extendleft(reversed(waiting))
+        return batch
+
+    def _take_off(self, batch: list[_Request]) -> None:
+        """Build one transaction of the batch and send it. Requests that fail in building are answered at once."""
+        while batch:
+            txn = Transaction(self.idl)
+            spoiled = self._build(txn, batch)
+            if spoiled is None:
+                break
+            txn.abort()
+            batch.remove(spoiled)
+        if not batch:
+            return
+        if self._durable and txn._txn_rows:  # a transaction that changes nothing stays unsent
+            txn.add_op({"op": "commit", "durable": True})
+        txn.commit()
+        self._flight = (txn, batch)
+        self._land()
+
+    def _build(self, txn: Transaction, batch: list[_Request]) -> _Request | None:
+        """Run the commands; the request that spoiled the transaction, if one did. Drops the ones that just failed."""
+        for request in list(batch):
+            try:
+                for command in request.commands:
+                    command.run_idl(txn)
+            except OvsnetError as exc:
+                request.future.set_exception(exc)
+                if len(request.commands) > 1:
+                    return request
+                batch.remove(request)
+            except Exception as exc:
+                LOG.exception("command of the %s database failed", self.name)
+                request.future.set_exception(OvsnetError(f"internal error in a {self.name} command: {exc!r}"))
+                return request
+        if not batch:
+            txn.abort()
+        return None
+
+    def _land(self) -> None:
+        """Look at the transaction in flight and answer its requests if it is done."""
+        if self._flight is None:
+            return
+        txn, batch = self._flight
+        status = txn.commit()  # only reports, once sent
+        if status == txn.INCOMPLETE:
+            return
+        self._flight = None
+        if status in (txn.SUCCESS, txn.UNCHANGED):
+            for request in batch:
+                for command in request.commands:
+                    command.post_commit(txn)
+                request.future.set_result([command.result for command in request.commands])
+        elif status == txn.TRY_AGAIN:
+            # A lost race, or a connection cut before the answer: the outcome is unknown. The commands read again, by their
+            # owner's key, what is there.
+            self._requeue(batch, 0.002)
+        else:
+            self._refused(batch, txn.get_error())
+
+    def _refused(self, batch: list[_Request], error: str) -> None:
+        """The server refused the transaction: find the culprit by sending each request alone, then tell it."""
+        try:
+            name = str(json.loads(error).get("error", ""))
+        except (ValueError, AttributeError):
+            name = ""
+        now = time.monotonic()
+        if len(batch) > 1 or (name in _MAY_BE_LATE and batch[0].deadline > now + 2 * _RETRY_DELAY):
+            # Our replica may be behind another controller's row: once it has come, the command itself decides whether that
+            # is its own work (success) or a conflict.
+            for request in batch:
+                request.alone = True
+            self._requeue(batch, _RETRY_DELAY)
+            return
+        exc = self._unavailable(
+            f"the {self.name} database refused the change: {error}", hint="see the log of its ovsdb-server"
+        )
+        batch[0].future.set_exception(exc)
+
+    def _requeue(self, batch: list[_Request], pause: float) -> None:
+        """Run the batch again after `pause` seconds, in which the other controller's update should arrive."""
+        for request in batch:
+            request.not_before = time.monotonic() + pause
+        with self._queue_lock:
+            self._queue.extendleft(reversed(batch))
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        with self._queue_lock:
+            late = [request for request in self._queue if request.deadline <= now]
+            self._queue = deque(request for request in self._queue if request.deadline > now)
+        for request in late:
+            request.future.set_exception(
+                self._unavailable(
+                    f"the {self.name} database took no change in time",
+                    hint="check that its ovsdb-server runs and has room",
+                )
+            )
+        if self._flight is not None and all(request.deadline <= now for request in self._flight[1]):
+            self._give_up_flight()
+
+    def _give_up_flight(self) -> None:
+        if self._flight is None:
+            return
+        txn, batch = self._flight
+        self._flight = None
+        self.idl._outstanding_txns.pop(txn._request_id, None)  # a late answer is then ignored by the IDL
+        for request in batch:
+            request.future.set_exception(
+                DeadlineExceeded(f"the {self.name} database did not answer; the outcome is unknown", hint="ask again")
+            )
+
+
+def fetch_schema(remote: str, database: str, timeout: float, unavailable: type[Unavailable]) -> dict[str, Any]:
+    """The schema that a server has for a database (RFC 7047, section 4.1.2), within `timeout` seconds.
+
+    ovsdbapp's own function has no deadline.
+    """
+    until = time.monotonic() + timeout
+    hint = "check that its ovsdb-server runs"
+    error, opened = stream.Stream.open_block(stream.Stream.open(remote), timeout=int(timeout * 1000))
+    if error:
+        raise unavailable(f"{remote} cannot be reached: {os.strerror(error)}", hint=hint)
+    connection = jsonrpc.Connection(opened)
+    try:
+        connection.send(jsonrpc.Message.create_request("get_schema", [database]))
+        while True:
+            error, reply = connection.recv()
+            if not error and reply is not None and reply.type == jsonrpc.Message.T_REPLY:
+                return dict(reply.result)
+            if not error and reply is not None and reply.type == jsonrpc.Message.T_ERROR:
+                raise unavailable(f"{remote} has no database {database}: {reply.error}", hint=hint)
+            if error and error != errno.EAGAIN:
+                raise unavailable(f"{remote} closed the connection", hint=hint)
+            left = until - time.monotonic()
+            if left <= 0:
+                raise unavailable(f"{remote} does not answer", hint=hint)
+            connection.run()
+            poll = poller.Poller()
+            connection.wait(poll)
+            connection.recv_wait(poll)
+            poll.timer_wait(int(left * 1000) + 1)
+            poll.block()
+    finally:
+        connection.close()
+
+
+def schema_helper(schema: dict[str, Any], tables: dict[str, Sequence[str]] | None = None) -> ovs_idl.SchemaHelper:
+    """A helper that registers all tables, or only the named columns of the named tables."""
+    helper = idlutils.create_schema_helper(json.dumps(schema))
+    if tables is None:
+        helper.register_all()
+    else:
+        for table, columns in tables.items():
+            helper.register_columns(table, list(columns))
+    return helper

@@ -1,0 +1,597 @@
+"""Changes of the OVSNet database, one small class each (after ovsdbapp's model).
+
+A command decides on the view (what is committed) and on the transaction's scratch (what other commands of the same
+transaction have chosen), raises before its first write, and finds its own earlier work when it runs again: after a lost race,
+and after a commit whose answer was lost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from ..errors import (
+    AddressInUse,
+    AlreadyExists,
+    EndpointNotFound,
+    Exhausted,
+    InUse,
+    NetworkNotFound,
+    PoolExhausted,
+    PoolNotFound,
+    PoolOverlap,
+    TagInUse,
+)
+from ..ipam import PoolBlocks
+from ..ipam.pools import check_assignable
+from ..model import Endpoint, IPAddress, LeaseOwner, Network, OwnerKind, Pool, endpoint_key
+from ..ovsdb import Command, Transaction
+from . import rows
+from .view import View
+
+
+@dataclass(slots=True)
+class _Scratch:
+    """What the transaction being built has done to one pool so far."""
+
+    taken: set[int] = field(default_factory=set)
+    claimed: dict[int, Any] = field(default_factory=dict)  # start -> inserted Block row
+    turns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """An address that was chosen and not yet written."""
+
+    pool: str
+    address: int
+    block: int
+    claim: bool
+    held: bool  # the owner has it already
+    ipv6: bool
+
+
+class StoreCommand(Command):
+    """Base: `api` has `view`, `node` and ovsdbapp's `tables`."""
+
+    @property
+    def view(self) -> View:
+        """The committed picture."""
+        view: View = self.api.view
+        return view
+
+    def row(self, table: str, uuid: str) -> Any:
+        """The row of that uuid, or None."""
+        return self.api.tables[table].rows.get(UUID(uuid))
+
+    # -- leases, shared by all commands that give or take addresses ---------------------------------------------------
+
+    def plan_lease(
+        self, txn: Transaction, pool: Pool, owner: str, address: IPAddress | None, *, adopt: bool = False
+    ) -> _Planned:
+        """Choose an address for `owner`, or check the one asked for. `adopt` takes over one that Docker has been given."""
+        blocks = self.view.blocks[pool.uuid]
+        scratch: _Scratch = txn.scratch.setdefault(pool.uuid, _Scratch())
+        ipv6 = pool.subnet.version == 6
+        held = blocks.address_of(owner)
+        if held is not None and (address is None or int(address) == held):
+            return _Planned(pool.uuid, held, blocks.block_start(held), claim=False, held=True, ipv6=ipv6)
+        if address is None:
+            choice = blocks.choose(
+                self.api.node, taken=scratch.taken, claimed=scratch.claimed, cooling=self.view.cooling(pool.uuid)
+            )
+            if choice is None:
+                raise PoolExhausted(
+                    f"pool {pool.name} ({pool.subnet}) has no free address",
+                    hint="remove endpoints, or use a larger subnet",
+                    pool=pool.name,
+                )
+            return _Planned(pool.uuid, choice.address, choice.block, choice.claim, held=False, ipv6=ipv6)
+        value = int(check_assignable(pool, address))
+        holder = blocks.owner_of(value)
+        if value in scratch.taken or (holder is not None and not (adopt and _docker(holder))):
+            raise AddressInUse(
+                f"address {address} of pool {pool.name} is in use" + (f" by {holder}" if holder else ""),
+                hint="ask for another one, or for none",
+                address=str(address),
+            )
+        start = blocks.block_start(value)
+        claim = start not in blocks.blocks and start not in scratch.claimed
+        return _Planned(pool.uuid, value, start, claim, held=False, ipv6=ipv6)
+
+    def write_lease(self, txn: Transaction, plan: _Planned, owner: str, pool_row: Any = None) -> None:
+        """Write what was planned: a conditional write on the block's row, or a new row.
+
+        `pool_row` is the pool's row where the same transaction inserts it.
+        """
+        if plan.held:
+            return
+        scratch: _Scratch = txn.scratch.setdefault(plan.pool, _Scratch())
+        scratch.taken.add(plan.address)
+        scratch.turns += 1
+        text = str(rows.address(plan.address, ipv6=plan.ipv6))
+        if plan.claim:
+            row = txn.insert(self.api.tables["Block"])
+            row.pool = pool_row or UUID(plan.pool)
+            row.first, row.node = str(rows.address(plan.block, ipv6=plan.ipv6)), self.api.node
+            row.leases = {text: owner}
+            scratch.claimed[plan.block] = row
+        elif plan.block in scratch.claimed:
+            row = scratch.claimed[plan.block]
+            row.leases = {**row.leases, text: owner}
+        else:
+            row = self._block_row(plan.pool, plan.block)
+            row.setkey("leases", text, owner)
+        blocks = self.view.blocks.get(plan.pool)
+        row.cursor, row.turn = text, scratch.turns + (blocks.turn(self.api.node) if blocks else 0)
+
+    def write_owner(self, pool: Pool, address: int, owner: LeaseOwner | None) -> None:
+        """Hand a lease over to `owner`, or end it (None)."""
+        text = str(rows.address(address, ipv6=pool.subnet.version == 6))
+        row = self._block_row(pool.uuid, self.view.blocks[pool.uuid].block_start(address))
+        if owner is None:
+            row.delkey("leases", text)
+        else:
+            row.setkey("leases", text, str(owner))
+
+    def _block_row(self, pool: str, start: int) -> Any:
+        """A block's row, on the condition that nobody else writes its leases meanwhile."""
+        row = self.api.tables["Block"].rows[self.view.block_rows[pool, start]]
+        row.verify("leases")
+        return row
+
+    def ended(self, pool: str, address: int) -> None:
+        """After the commit: the address cools down, and a block that it leaves empty is given back."""
+        self.view.cool(pool, address)
+        blocks = self.view.blocks.get(pool)
+        block = blocks.blocks.get(blocks.block_start(address)) if blocks else None
+        if blocks and block and not block.leases and not blocks.keep_when_empty(block):
+            self.api.submit(ReleaseBlock(self.api, pool, block.start), alone=True)
+
+
+def _docker(owner: str) -> bool:
+    return LeaseOwner.parse(owner).kind is OwnerKind.DOCKER
+
+
+class CreatePool(StoreCommand):
+    """Make a pool, with its gateway's lease. A pool of the same name and content already there is success.
+
+    `result` is the row while the transaction is built, the Pool after.
+    """
+
+    def __init__(self, api: Any, pool: Pool) -> None:
+        super().__init__(api)
+        self.pool = pool
+        self.row_now: Any = None
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        pool = self.pool
+        same = self.view.pool(pool.name)
+        if same is not None:
+            if dataclasses.replace(pool, uuid=same.uuid, requested_by=same.requested_by) != same:
+                raise AlreadyExists(
+                    f"pool {pool.name} exists with other settings (subnet {same.subnet})", hint="choose another name"
+                )
+            self.result, self.row_now = same, self.row("Pool", same.uuid)
+            return
+        for other in self.view.pools.values():
+            if other.space == pool.space and other.subnet.overlaps(pool.subnet):
+                raise PoolOverlap(
+                    f"subnet {pool.subnet} overlaps pool {other.name} ({other.subnet})",
+                    hint="choose another subnet, or use that pool",
+                    pool=other.name,
+                )
+        self._serialize(txn)
+        row = txn.insert(self.api.tables["Pool"])
+        row.name, row.space, row.subnet = pool.name, pool.space, str(pool.subnet)
+        row.gateway = [] if pool.gateway is None else [str(pool.gateway)]
+        row.ranges = [str(one) for one in pool.ranges]
+        row.exclusions = [str(one) for one in pool.exclusions]
+        row.static_ranges = [str(one) for one in pool.static_ranges]
+        row.origin, row.requested_by, row.labels = pool.origin.value, pool.requested_by, dict(pool.labels)
+        if pool.gateway is not None:
+            address = int(pool.gateway)
+            start = PoolBlocks(pool).block_start(address)
+            plan = _Planned(str(row.uuid), address, start, claim=True, held=False, ipv6=pool.subnet.version == 6)
+            self.write_lease(txn, plan, str(LeaseOwner(OwnerKind.GATEWAY, pool.name)), pool_row=row)
+        self.result = self.row_now = row
+
+    def _serialize(self, txn: Transaction) -> None:
+        """Two controllers that add overlapping pools at once must not both succeed: the space's row makes them take turns."""
+        for space in self.api.tables["Space"].rows.values():
+            if space.name == self.pool.space:
+                space.verify("revision")
+                space.revision = space.revision + 1
+                return
+        space = txn.insert(self.api.tables["Space"])
+        space.name, space.revision = self.pool.space, 1
+
+    def post_commit(self, txn: Transaction) -> None:
+        """Replace the row by the Pool."""
+        if not isinstance(self.result, Pool):
+            self.result = self.view.pools[str(txn.get_insert_uuid(self.result.uuid))]
+
+
+class SetPoolRequester(StoreCommand):
+    """Note which Docker daemon asked for a pool last."""
+
+    def __init__(self, api: Any, uuid: str, requester: str) -> None:
+        super().__init__(api)
+        self.uuid = uuid
+        self.requester = requester
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        del txn
+        row = self.row("Pool", self.uuid)
+        if row is None:
+            raise PoolNotFound(f"pool {self.uuid} does not exist any more")
+        if row.requested_by != self.requester:
+            row.requested_by = self.requester
+
+
+class DeletePool(StoreCommand):
+    """Remove a pool and its blocks; the gateway's lease goes with it, any other lease refuses. Missing is success.
+
+    `without` are uuids of networks that the same group deletes.
+    """
+
+    def __init__(self, api: Any, uuid: str, without: Collection[str] = ()) -> None:
+        super().__init__(api)
+        self.uuid = uuid
+        self.without = without
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        del txn
+        pool = self.view.pools.get(self.uuid)
+        if pool is None:
+            return
+        users = [one.name for one in self.view.networks_of(self.uuid) if one.uuid not in self.without]
+        if users:
+            raise InUse(f"pool {pool.name} is used by network {', '.join(users)}", hint="remove the network first")
+        blocks = self.view.blocks[self.uuid]
+        gateway = str(LeaseOwner(OwnerKind.GATEWAY, pool.name))
+        held = [
+            (address, owner)
+            for block in blocks.blocks.values()
+            for address, owner in block.leases.items()
+            if owner != gateway
+        ]
+        if held:
+            first = rows.address(held[0][0], ipv6=pool.subnet.version == 6)
+            raise InUse(
+                f"pool {pool.name} has {len(held)} leases, such as {first} of {held[0][1]}",
+                hint="remove the endpoints that hold them first",
+            )
+        for start in blocks.blocks:
+            self._block_row(self.uuid, start).delete()
+        self.row("Pool", self.uuid).delete()
+
+
+class CreateNetwork(StoreCommand):
+    """Make a network; `tag` None takes the first free one of `tags` that is not in `foreign_tags`.
+
+    `pools` are uuids, or CreatePool commands earlier in the group. The same network already there is success: same bridge,
+    same pools, and the same tag where one is given.
+    """
+
+    def __init__(
+        self,
+        api: Any,
+        network: Network,
+        pools: Sequence[str | CreatePool],
+        *,
+        choose_tag: range | None,
+        foreign_tags: Collection[int] = (),
+    ) -> None:
+        super().__init__(api)
+        self.network = network
+        self.pools = pools
+        self.choose_tag = choose_tag
+        self.foreign_tags = foreign_tags
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        network = self.network
+        same = self.view.network(network.name)
+        pool_rows = [self.row("Pool", one) if isinstance(one, str) else one.row_now for one in self.pools]
+        if same is not None:
+            if not self._agrees(same, {str(row.uuid) for row in pool_rows if row is not None}):
+                raise AlreadyExists(
+                    f"network {network.name} exists with other settings (bridge {same.bridge}, VLAN {same.tag})",
+                    hint="choose another name, or leave out what differs",
+                )
+            self.result = same
+            return
+        if None in pool_rows:
+            raise PoolNotFound("a pool of the network does not exist any more", hint="ask again")
+        tag = self._tag()
+        row = txn.insert(self.api.tables["Network"])
+        row.name, row.bridge, row.tag, row.mtu = network.name, network.bridge, tag, network.mtu
+        row.pools = pool_rows
+        row.gateways = [str(one) for one in network.gateways]
+        row.internal, row.origin = network.internal, network.origin.value
+        row.docker_ids, row.labels = sorted(network.docker_ids), dict(network.labels)
+        self.result = row
+
+    def _agrees(self, same: Network, pools: set[str]) -> bool:
+        wanted = self.network
+        return (
+            same.bridge == wanted.bridge
+            and set(same.pools) == pools
+            and (self.choose_tag is not None or same.tag == wanted.tag)
+            and same.docker_ids >= wanted.docker_ids
+        )
+
+    def _tag(self) -> int:
+        used = {one.tag: one.name for one in self.view.networks.values() if one.bridge == self.network.bridge}
+        if self.choose_tag is None:
+            if self.network.tag in used:
+                raise TagInUse(
+                    f"VLAN {self.network.tag} of bridge {self.network.bridge} belongs to network {used[self.network.tag]}",
+                    hint="choose another tag, or let ovsnet choose",
+                )
+            return self.network.tag
+        for tag in self.choose_tag:
+            if tag not in used and tag not in self.foreign_tags:
+                return tag
+        raise Exhausted(f"bridge {self.network.bridge} has no free VLAN tag", hint="use another bridge")
+
+    def post_commit(self, txn: Transaction) -> None:
+        """Replace the row by the Network."""
+        if not isinstance(self.result, Network):
+            self.result = self.view.networks[str(txn.get_insert_uuid(self.result.uuid))]
+
+
+class SetDockerIds(StoreCommand):
+    """Add and take away ids under which Docker knows a network."""
+
+    def __init__(self, api: Any, uuid: str, *, add: Collection[str] = (), remove: Collection[str] = ()) -> None:
+        super().__init__(api)
+        self.uuid = uuid
+        self.add = add
+        self.remove = remove
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        del txn
+        row = self.row("Network", self.uuid)
+        if row is None:
+            raise NetworkNotFound(f"network {self.uuid} does not exist any more")
+        for one in set(self.add) - set(row.docker_ids):
+            row.addvalue("docker_ids", one)
+        for one in set(self.remove) & set(row.docker_ids):
+            row.delvalue("docker_ids", one)
+
+
+class DeleteNetwork(StoreCommand):
+    """Remove a network that has no endpoint; missing is success."""
+
+    def __init__(self, api: Any, uuid: str) -> None:
+        super().__init__(api)
+        self.uuid = uuid
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        del txn
+        row = self.row("Network", self.uuid)
+        if row is None:
+            return
+        users = self.view.by_network.get(self.uuid)
+        if users:
+            one = next(iter(users.values()))
+            raise InUse(
+                f"network {row.name} has {len(users)} endpoints, such as container {one.container[:40]}",
+                hint="remove them first",
+            )
+        row.delete()
+
+
+class Attach(StoreCommand):
+    """Write an endpoint with its leases: one per pool of its network, all or nothing.
+
+    `endpoint.addresses` is ignored for families with a pool: `wanted` has what is asked for there; other addresses of it stay as
+    they are (a foreign IPAM's). An endpoint of the same key already there is the result, unless it asks for other addresses.
+    `mac` empty derives it from the first address by `derive_mac`.
+    """
+
+    def __init__(
+        self,
+        api: Any,
+        endpoint: Endpoint,
+        wanted: Sequence[IPAddress] = (),
+        *,
+        derive_mac: Any,
+        adopt: bool = False,
+    ) -> None:
+        super().__init__(api)
+        self.endpoint = endpoint
+        self.wanted = {one.version: one for one in wanted}
+        self.derive_mac = derive_mac
+        self.adopt = adopt
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        endpoint = self.endpoint
+        network = self.view.networks.get(endpoint.network)
+        if network is None:
+            raise NetworkNotFound(f"network {endpoint.network_name} does not exist any more", hint="ask again")
+        key = endpoint_key(endpoint.network, endpoint.container, endpoint.ifname)
+        same = self.view.by_key.get(key)
+        if same is not None:
+            have = {one.ip for one in same.addresses}
+            if any(one not in have for one in self.wanted.values()):
+                raise AlreadyExists(
+                    f"container {endpoint.container[:40]} is on network {network.name} with other addresses "
+                    f"({', '.join(map(str, same.addresses))})",
+                    hint="detach it first",
+                )
+            self.result = same
+            return
+        owner = str(LeaseOwner(OwnerKind.ENDPOINT, key))
+        pools = [self.view.pools[uuid] for uuid in network.pools]
+        plans = [
+            self.plan_lease(txn, pool, owner, self.wanted.get(pool.subnet.version), adopt=self.adopt) for pool in pools
+        ]
+        addresses = [
+            pool.interface(rows.address(plan.address, ipv6=pool.subnet.version == 6))
+            for pool, plan in zip(pools, plans, strict=True)
+        ]
+        families = {pool.subnet.version for pool in pools}
+        addresses += [one for one in endpoint.addresses if one.version not in families]
+        row = txn.insert(self.api.tables["Endpoint"])
+        row.network = UUID(endpoint.network)
+        row.container, row.ifname = endpoint.container, endpoint.ifname
+        row.origin, row.node, row.sandbox = endpoint.origin.value, endpoint.node, endpoint.sandbox
+        row.addresses = [str(one) for one in addresses]
+        row.mac = endpoint.mac or (self.derive_mac(addresses[0].ip) if addresses else "")
+        row.mtu, row.port, row.link, row.labels = endpoint.mtu, endpoint.port, endpoint.link, dict(endpoint.labels)
+        for plan in plans:
+            self.write_lease(txn, plan, owner)
+        self.result = row
+
+    def post_commit(self, txn: Transaction) -> None:
+        """Replace the row by the Endpoint."""
+        if not isinstance(self.result, Endpoint):
+            self.result = self.view.endpoints[str(txn.get_insert_uuid(self.result.uuid))]
+
+
+class SetEndpoint(StoreCommand):
+    """Change columns of an endpoint (`sandbox`, `port`, `link`)."""
+
+    def __init__(self, api: Any, uuid: str, columns: Mapping[str, str]) -> None:
+        super().__init__(api)
+        self.uuid = uuid
+        self.columns = columns
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        del txn
+        row = self.row("Endpoint", self.uuid)
+        if row is None:
+            raise EndpointNotFound(f"endpoint {self.uuid} does not exist any more")
+        for column, value in self.columns.items():
+            setattr(row, column, value)
+
+    def post_commit(self, txn: Transaction) -> None:
+        """The Endpoint as it is now."""
+        del txn
+        self.result = self.view.endpoints[self.uuid]
+
+
+class Detach(StoreCommand):
+    """Remove an endpoint and its leases; missing is success.
+
+    `keep_for_docker` leaves the addresses with Docker, which releases them itself by ReleaseAddress.
+    """
+
+    def __init__(self, api: Any, uuid: str, *, keep_for_docker: bool = False) -> None:
+        super().__init__(api)
+        self.uuid = uuid
+        self.keep_for_docker = keep_for_docker
+        self.released: list[tuple[str, int]] = []
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        self.released = []
+        endpoint = self.view.endpoints.get(self.uuid)
+        if endpoint is None or self.uuid in txn.scratch.setdefault("detached", set()):
+            return
+        txn.scratch["detached"].add(self.uuid)
+        owner = str(LeaseOwner(OwnerKind.ENDPOINT, endpoint.key))
+        network = self.view.networks[endpoint.network]
+        for uuid in network.pools:
+            pool = self.view.pools[uuid]
+            address = self.view.blocks[uuid].address_of(owner)
+            if address is None:
+                continue
+            if self.keep_for_docker:
+                text = str(rows.address(address, ipv6=pool.subnet.version == 6))
+                self.write_owner(pool, address, LeaseOwner(OwnerKind.DOCKER, text))
+            else:
+                self.write_owner(pool, address, None)
+                self.released.append((uuid, address))
+        self.row("Endpoint", self.uuid).delete()
+
+    def post_commit(self, txn: Transaction) -> None:
+        """The addresses begin to cool down."""
+        del txn
+        for pool, address in self.released:
+            self.ended(pool, address)
+
+
+class ReleaseBlock(StoreCommand):
+    """Give an empty block back, so that other nodes may claim it; one that is in use again stays. Always sent alone."""
+
+    def __init__(self, api: Any, pool: str, start: int) -> None:
+        super().__init__(api)
+        self.pool = pool
+        self.start = start
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        del txn
+        blocks = self.view.blocks.get(self.pool)
+        block = blocks.blocks.get(self.start) if blocks else None
+        if block is not None and not block.leases:
+            self._block_row(self.pool, self.start).delete()
+
+
+class AllocateLease(StoreCommand):
+    """Give an address to an owner that is not an endpoint; `result` is the address. The same owner gets the same again."""
+
+    def __init__(self, api: Any, pool: str, owner: LeaseOwner, address: IPAddress | None = None) -> None:
+        super().__init__(api)
+        self.pool = pool
+        self.owner = str(owner)
+        self.address = address
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        pool = self.view.pools.get(self.pool)
+        if pool is None:
+            raise PoolNotFound(f"pool {self.pool} does not exist any more")
+        plan = self.plan_lease(txn, pool, self.owner, self.address)
+        self.write_lease(txn, plan, self.owner)
+        self.result = rows.address(plan.address, ipv6=pool.subnet.version == 6)
+
+
+class ReleaseLease(StoreCommand):
+    """Take an address back if its owner is of one of `kinds`; `result` says whether. Not leased is success (True)."""
+
+    def __init__(self, api: Any, pool: str, address: IPAddress, kinds: Collection[OwnerKind]) -> None:
+        super().__init__(api)
+        self.pool = pool
+        self.address = address
+        self.kinds = kinds
+        self.released = False
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        self.released = False
+        self.result = True
+        pool = self.view.pools.get(self.pool)
+        if pool is None:
+            return
+        value = int(self.address)
+        holder = self.view.blocks[self.pool].owner_of(value)
+        dropped: set[int] = txn.scratch.setdefault(("released", self.pool), set())
+        if holder is None or value in dropped:
+            return
+        if LeaseOwner.parse(holder).kind not in self.kinds:
+            self.result = False
+            return
+        dropped.add(value)
+        self.write_owner(pool, value, None)
+        self.released = True
+
+    def post_commit(self, txn: Transaction) -> None:
+        """The address begins to cool down."""
+        del txn
+        if self.released:
+            self.ended(self.pool, int(self.address))

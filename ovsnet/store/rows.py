@@ -1,0 +1,92 @@
+"""Rows of the OVSNet database as model objects, and back. Nothing else in ovsnet sees a row."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from ..ipam import Block
+from ..model import AddressRange, Endpoint, IPAddress, IPInterface, Network, Origin, Pool
+
+
+def pool(row: Any) -> Pool:
+    """A Pool row."""
+    return Pool(
+        uuid=str(row.uuid),
+        name=row.name,
+        space=row.space,
+        subnet=ipaddress.ip_network(row.subnet),
+        gateway=ipaddress.ip_address(row.gateway[0]) if row.gateway else None,
+        ranges=_ranges(row.ranges),
+        exclusions=_ranges(row.exclusions),
+        static_ranges=_ranges(row.static_ranges),
+        origin=Origin(row.origin),
+        labels=dict(row.labels),
+        requested_by=row.requested_by,
+    )
+
+
+def block(row: Any) -> Block:
+    """A Block row; addresses become integers."""
+    return Block(
+        start=_int(row.first),
+        node=row.node,
+        leases={_int(address): owner for address, owner in row.leases.items()},
+        cursor=_int(row.cursor),
+        turn=row.turn,
+    )
+
+
+def network(row: Any) -> Network:
+    """A Network row."""
+    pools = sorted(row.pools, key=lambda one: ":" in one.subnet)
+    return Network(
+        uuid=str(row.uuid),
+        name=row.name,
+        bridge=row.bridge,
+        tag=row.tag,
+        mtu=row.mtu,
+        pools=tuple(str(one.uuid) for one in pools),
+        gateways=_interfaces(row.gateways),
+        internal=row.internal,
+        origin=Origin(row.origin),
+        docker_ids=frozenset(row.docker_ids),
+        labels=dict(row.labels),
+    )
+
+
+def endpoint(row: Any) -> Endpoint:
+    """An Endpoint row."""
+    return Endpoint(
+        uuid=str(row.uuid),
+        network=str(row.network.uuid),
+        network_name=row.network.name,
+        container=row.container,
+        ifname=row.ifname,
+        origin=Origin(row.origin),
+        node=row.node,
+        sandbox=row.sandbox,
+        addresses=_interfaces(row.addresses),
+        mac=row.mac,
+        mtu=row.mtu,
+        port=row.port,
+        link=row.link,
+        labels=dict(row.labels),
+    )
+
+
+def address(value: int, *, ipv6: bool) -> IPAddress:
+    """An integer as an address."""
+    return ipaddress.IPv6Address(value) if ipv6 else ipaddress.IPv4Address(value)
+
+
+def _int(text: str) -> int:
+    return int(ipaddress.ip_address(text)) if text else 0
+
+
+def _ranges(texts: list[str]) -> tuple[AddressRange, ...]:
+    return tuple(sorted(AddressRange.parse(text) for text in texts))
+
+
+def _interfaces(texts: list[str]) -> tuple[IPInterface, ...]:
+    return tuple(sorted((ipaddress.ip_interface(text) for text in texts), key=lambda one: one.version))

@@ -1,0 +1,249 @@
+"""The store's face: every question and every change that the use cases have, in model objects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future
+from importlib import resources
+from typing import Any
+
+from ..errors import EndpointNotFound, NetworkNotFound, PoolNotFound, StateUnavailable
+from ..model import Endpoint, IPAddress, Lease, LeaseOwner, Network, OwnerKind, Pool, PoolUse
+from ..names import mac_for
+from ..ovsdb import Command, Engine, schema_helper
+from . import commands, rows
+from .view import StoreIdl, View
+
+DATABASE = "OVSNet"
+
+
+def schema_text() -> str:
+    """The schema that this version of ovsnet speaks, as JSON (RFC 7047, section 3.2)."""
+    return (resources.files(__package__) / "ovsnet.ovsschema").read_text(encoding="utf-8")
+
+
+class Store:
+    """A connection to the OVSNet database, used by all threads.
+
+    `remotes` are OVSDB remotes (ovsdb(7)); several mean a RAFT cluster, of which any member will do. `cooldown` is the number
+    of seconds for which a released address is given to nobody else if another one is free. Every method raises
+    StateUnavailable when the database cannot be reached, and DeadlineExceeded when the outcome of a change is unknown.
+    """
+
+    def __init__(self, remotes: Sequence[str], *, node: str, timeout: float, cooldown: float) -> None:
+        self.view = View(cooldown)
+        self.node = node
+        helper = schema_helper(json.loads(schema_text()))
+        idl = StoreIdl(",".join(remotes), helper, self.view, leader_only=False)
+        self._engine = Engine("state", idl, unavailable=StateUnavailable, timeout=timeout, durable=True)
+
+    # What commands expect of their `api`.
+
+    @property
+    def tables(self) -> dict[str, Any]:
+        """The replica's tables, for commands."""
+        tables: dict[str, Any] = self._engine.idl.tables
+        return tables
+
+    def submit(self, *what: Command, alone: bool = False) -> Future[list[Any]]:
+        """Queue commands; for commands that order more work behind their commit."""
+        return self._engine.submit(*what, alone=alone)
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connect in the background."""
+        self._engine.start()
+
+    def stop(self) -> None:
+        """Disconnect."""
+        self._engine.stop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the replica is complete and connected."""
+        return self._engine.ready
+
+    def wait_ready(self, timeout: float) -> None:
+        """Until the replica is complete; StateUnavailable after `timeout` seconds."""
+        self._engine.wait_ready(timeout)
+
+    # -- pools --------------------------------------------------------------------------------------------------------
+
+    def pools(self) -> list[PoolUse]:
+        """All pools with their use, by name."""
+        return self._engine.read(lambda: [self._use(one) for one in sorted(self.view.pools.values(), key=_name)])
+
+    def pool(self, ref: str) -> Pool:
+        """The pool of that name or uuid; PoolNotFound."""
+        pool = self._engine.read(lambda: self.view.pool(ref))
+        if pool is None:
+            raise PoolNotFound(f"there is no pool {ref!r}", hint="see `ovsnet pool ls`")
+        return pool
+
+    def pool_use(self, ref: str) -> PoolUse:
+        """The pool of that name or uuid with its use; PoolNotFound."""
+        pool = self.pool(ref)
+        return self._engine.read(lambda: self._use(pool))
+
+    def leases(self, ref: str) -> list[Lease]:
+        """All leases of a pool, by address; PoolNotFound."""
+        pool = self.pool(ref)
+        ipv6 = pool.subnet.version == 6
+
+        def view() -> list[Lease]:
+            blocks = self.view.blocks.get(pool.uuid)
+            return [
+                Lease(pool.name, rows.address(address, ipv6=ipv6), LeaseOwner.parse(owner), block.node)
+                for _, block in sorted(blocks.blocks.items() if blocks else ())
+                for address, owner in sorted(block.leases.items())
+            ]
+
+        return self._engine.read(view)
+
+    def lease_owner(self, pool: Pool, address: IPAddress) -> LeaseOwner | None:
+        """Who holds an address of a pool, or None."""
+
+        def view() -> str | None:
+            blocks = self.view.blocks.get(pool.uuid)
+            return blocks.owner_of(int(address)) if blocks else None
+
+        owner = self._engine.read(view)
+        return None if owner is None else LeaseOwner.parse(owner)
+
+    def create_pool(self, pool: Pool) -> Pool:
+        """Make a pool (its `uuid` is ignored) and lease its gateway. The same pool again is success.
+
+        PoolOverlap, AlreadyExists.
+        """
+        result: Pool = self._one(commands.CreatePool(self, pool), alone=True)
+        return result
+
+    def set_pool_requester(self, uuid: str, requester: str) -> None:
+        """Note which Docker daemon asked for a pool last; PoolNotFound."""
+        self._one(commands.SetPoolRequester(self, uuid, requester))
+
+    def delete_pool(self, uuid: str) -> None:
+        """Remove a pool without leases; missing is success. InUse."""
+        self._one(commands.DeletePool(self, uuid), alone=True)
+
+    def allocate(self, pool: Pool, owner: LeaseOwner, address: IPAddress | None = None) -> IPAddress:
+        """Lease the next address, or the one asked for. PoolExhausted, AddressInUse, AddressNotInPool, PoolNotFound."""
+        result: IPAddress = self._one(commands.AllocateLease(self, pool.uuid, owner, address))
+        return result
+
+    def release(self, pool: Pool, address: IPAddress, kinds: Collection[OwnerKind]) -> bool:
+        """End a lease whose owner is of one of `kinds`; False if its owner is of another. Not leased is True."""
+        return bool(self._one(commands.ReleaseLease(self, pool.uuid, address, kinds)))
+
+    # -- networks -----------------------------------------------------------------------------------------------------
+
+    def networks(self) -> list[Network]:
+        """All networks, by name."""
+        return self._engine.read(lambda: sorted(self.view.networks.values(), key=_name))
+
+    def find_network(self, ref: str) -> Network | None:
+        """The network of that name or uuid, or None."""
+        return self._engine.read(lambda: self.view.network(ref))
+
+    def network(self, ref: str) -> Network:
+        """The network of that name or uuid; NetworkNotFound."""
+        network = self.find_network(ref)
+        if network is None:
+            raise NetworkNotFound(f"there is no network {ref!r}", hint="see `ovsnet network ls`")
+        return network
+
+    def docker_network(self, docker_id: str) -> Network | None:
+        """The network that Docker knows by that id, or None."""
+        return self._engine.read(lambda: self.view.docker_network(docker_id))
+
+    def networks_of(self, pool: Pool) -> list[Network]:
+        """The networks that take addresses from a pool."""
+        return self._engine.read(lambda: self.view.networks_of(pool.uuid))
+
+    def pools_of(self, network: Network) -> list[Pool]:
+        """The pools of a network, IPv4 first."""
+        return self._engine.read(lambda: [self.view.pools[uuid] for uuid in network.pools])
+
+    def create_network(
+        self,
+        network: Network,
+        pools: Sequence[Pool | str],
+        *,
+        choose_tag: range | None,
+        foreign_tags: Collection[int] = (),
+    ) -> Network:
+        """Make a network (its `uuid` is ignored) together with the pools that do not exist yet, all or nothing.
+
+        `pools` are uuids of existing pools, or Pools to make. Without `choose_tag` the network's own tag is taken.
+        AlreadyExists, TagInUse, Exhausted (no tag), PoolOverlap, PoolNotFound.
+        """
+        made = [one if isinstance(one, str) else commands.CreatePool(self, one) for one in pools]
+        create = commands.CreateNetwork(self, network, made, choose_tag=choose_tag, foreign_tags=foreign_tags)
+        news = [one for one in made if isinstance(one, commands.CreatePool)]
+        result: Network = self._engine.execute(*news, create, alone=True)[-1]
+        return result
+
+    def set_docker_ids(self, uuid: str, *, add: Collection[str] = (), remove: Collection[str] = ()) -> None:
+        """Add or take away ids under which Docker knows a network; NetworkNotFound."""
+        self._one(commands.SetDockerIds(self, uuid, add=add, remove=remove))
+
+    def delete_network(self, uuid: str, pools: Collection[str] = ()) -> None:
+        """Remove a network without endpoints, and the given pools of it (uuids), all or nothing; missing is success. InUse."""
+        group = [commands.DeleteNetwork(self, uuid), *(commands.DeletePool(self, one, {uuid}) for one in pools)]
+        self._engine.execute(*group, alone=True)
+
+    # -- endpoints ----------------------------------------------------------------------------------------------------
+
+    def endpoints(self, network: str | None = None) -> list[Endpoint]:
+        """All endpoints, or those of a network given by uuid; by network, container and interface."""
+
+        def view() -> list[Endpoint]:
+            found = self.view.endpoints if network is None else self.view.by_network.get(network, {})
+            return sorted(found.values(), key=lambda one: (one.network_name, one.container, one.ifname))
+
+        return self._engine.read(view)
+
+    def endpoint(self, uuid: str) -> Endpoint:
+        """The endpoint of that uuid; EndpointNotFound."""
+        endpoint = self._engine.read(lambda: self.view.endpoints.get(uuid))
+        if endpoint is None:
+            raise EndpointNotFound(f"there is no endpoint {uuid!r}", hint="see `ovsnet endpoint ls`")
+        return endpoint
+
+    def find_endpoint(self, key: str) -> Endpoint | None:
+        """The endpoint of that owner key, or None."""
+        return self._engine.read(lambda: self.view.by_key.get(key))
+
+    def attach(self, endpoint: Endpoint, wanted: Sequence[IPAddress] = (), *, adopt: bool = False) -> Endpoint:
+        """Write an endpoint (its `uuid` is ignored) with one lease per pool of its network, all or nothing.
+
+        The endpoint of the same key, if there is one, is the answer: with its addresses. `adopt` takes over addresses that
+        Docker was given. PoolExhausted, AddressInUse, AddressNotInPool, AlreadyExists, NetworkNotFound.
+        """
+        result: Endpoint = self._one(commands.Attach(self, endpoint, wanted, derive_mac=mac_for, adopt=adopt))
+        return result
+
+    def set_endpoint(self, uuid: str, **columns: str) -> Endpoint:
+        """Change `sandbox`, `port` or `link` of an endpoint; EndpointNotFound."""
+        result: Endpoint = self._one(commands.SetEndpoint(self, uuid, columns))
+        return result
+
+    def detach(self, uuid: str, *, keep_for_docker: bool = False) -> None:
+        """Remove an endpoint and its leases (or leave these to Docker); missing is success."""
+        self._one(commands.Detach(self, uuid, keep_for_docker=keep_for_docker))
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _one(self, command: Command, *, alone: bool = False) -> Any:
+        return self._engine.execute(command, alone=alone)[0]
+
+    def _use(self, pool: Pool) -> PoolUse:
+        blocks = self.view.blocks[pool.uuid]
+        networks = tuple(sorted(one.name for one in self.view.networks_of(pool.uuid)))
+        return PoolUse(pool, blocks.capacity, blocks.leased, networks)
+
+
+def _name(one: Pool | Network) -> str:
+    return one.name
