@@ -1,0 +1,10 @@
+"""The Open_vSwitch database: bridges, ports, tags.
+
+This room owns the rows of our ports in the switch's own database and knows nothing of networks but what it writes into
+their `external_ids`. It may call the transaction engine (`ovsnet.ovsdb`) and ovsdbapp. The use cases call it; vswitchd,
+which acts on the rows, is only ever watched.
+"""
+
+from .switch import Switch
+
+__all__ = ["Switch"]

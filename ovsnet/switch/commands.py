@@ -1,0 +1,202 @@
+"""Commands on the Open_vSwitch database, after ovsdbapp's model and composed of its own where they fit.
+
+Each may share its transaction with others and may be run again: it checks first, raises before its first write, and leaves
+alone what it finds done. Every row of ours carries its owner in `external_ids`; a row without it is never changed.
+
+Keep `external_ids` of *Interface* rows as they are after creation: vswitchd monitors that column, so a change costs a full
+reconfigure. It does not monitor the one of *Port* rows (vswitchd/bridge.c, bridge_init), so that is where state goes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from ovs.db import idl as ovs_idl
+from ovsdbapp.backend.ovs_idl import idlutils
+from ovsdbapp.schema.open_vswitch import commands, impl_idl
+
+from ..errors import AlreadyExists, Conflict, NotFound, SwitchUnavailable
+from ..model import PortRole, SwitchPort
+from ..ovsdb import Command, Engine
+
+LOG = logging.getLogger(__name__)
+
+OWNER = "ovsnet-owner"  # the node
+ROLE = "ovsnet-role"  # a PortRole
+NETWORK = "ovsnet-network"  # uuid
+ENDPOINT = "ovsnet-endpoint"  # uuid, or no such key
+
+# What is read or written, and nothing else: vswitchd refreshes statistics and status every few seconds, which at thousands
+# of ports would keep the replica's thread busy.
+COLUMNS: dict[str, Sequence[str]] = {
+    "Open_vSwitch": ("bridges", "ovs_version"),
+    "Bridge": ("name", "ports", "datapath_type", "fail_mode", "mcast_snooping_enable", "other_config", "external_ids"),
+    "Port": ("name", "interfaces", "tag", "trunks", "external_ids"),
+    "Interface": ("name", "type", "mtu_request", "ofport", "ifindex", "error", "external_ids"),
+}
+
+
+class Api(impl_idl.OvsdbIdl):  # type: ignore[misc]  # ovsdbapp is not typed
+    """ovsdbapp's Open_vSwitch API on an engine of ours: its tables, indexes and commands; transactions are the engine's."""
+
+    ovsdb_connection: Engine | None = None  # hides Backend's property, which keeps one connection for the whole class
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine, start=False)
+
+    def find(self, table: str, name: str) -> Any:
+        """The row of that name, or None; by index."""
+        return idlutils.row_by_value(self.idl, table, "name", name, None)
+
+
+class EnsureBridge(Command):
+    """A bridge of ours, unless one of that name exists: then it is used as it is, whoever made it."""
+
+    def __init__(self, api: Api, name: str, datapath_type: str, node: str) -> None:
+        super().__init__(api)
+        self.name = name
+        self.datapath_type = datapath_type
+        self.node = node
+
+    def run_idl(self, txn: ovs_idl.Transaction) -> None:
+        """Insert the bridge with its local port."""
+        if self.api.find("Bridge", self.name) is not None:
+            return
+        if not self.api.tables["Open_vSwitch"].rows:
+            raise SwitchUnavailable("the switch database is empty", hint="run `ovs-vsctl --no-wait init`")
+        txn.expected_ifaces = set()  # ovsdbapp's commands expect it of its own transaction class
+        commands.AddBridgeCommand(self.api, self.name, True, self.datapath_type).run_idl(txn)
+        row = self.api.find("Bridge", self.name)
+        row.fail_mode = "standalone"
+        # Multicast goes to the ports that asked for it; without this, IPv6's chatter reaches every port of the VLAN.
+        row.mcast_snooping_enable = True
+        # No hidden flows that let a remote controller's traffic pass: the bridge has none.
+        row.other_config = {"disable-in-band": "true"}
+        row.external_ids = {OWNER: self.node}
+
+
+class DeleteBridge(Command):
+    """Remove a bridge if it is ours and holds no port but its own; `result` tells whether it went."""
+
+    def __init__(self, api: Api, name: str, node: str) -> None:
+        super().__init__(api)
+        self.name = name
+        self.node = node
+
+    def run_idl(self, txn: ovs_idl.Transaction) -> None:
+        """Delete the bridge, provided that nobody adds a port meanwhile."""
+        self.result = False
+        row = self.api.find("Bridge", self.name)
+        if row is None or row.external_ids.get(OWNER) != self.node:
+            return
+        if any(port.name != self.name for port in row.ports):
+            return
+        row.verify("ports")
+        commands.DelBridgeCommand(self.api, self.name, True).run_idl(txn)
+        self.result = True
+
+
+class AddPorts(Command):
+    """Internal ports, each with its device, tag and owner; all or none."""
+
+    def __init__(self, api: Api, ports: Sequence[SwitchPort], node: str) -> None:
+        super().__init__(api)
+        self.ports = tuple(ports)
+        self.node = node
+
+    def run_idl(self, txn: ovs_idl.Transaction) -> None:
+        """Insert the ports that are not there yet."""
+        missing = [port for port in self.ports if not self._exists(port)]
+        for port in missing:
+            if self.api.find("Bridge", port.bridge) is None:
+                raise SwitchUnavailable(f"bridge {port.bridge} does not exist", hint="ensure it first")
+        txn.expected_ifaces = set()  # see EnsureBridge
+        for port in missing:
+            command = commands.AddPortCommand(
+                self.api,
+                port.bridge,
+                port.name,
+                False,
+                type="internal",
+                mtu_request=port.mtu,
+                external_ids={OWNER: self.node},
+            )
+            command.run_idl(txn)
+            row = self.api.tables["Port"].rows[command.result]
+            if port.tag:
+                row.tag = port.tag
+            row.external_ids = _external_ids(port, self.node)
+
+    def _exists(self, port: SwitchPort) -> bool:
+        row = self.api.find("Port", port.name)
+        if row is None:
+            return False
+        ids = row.external_ids
+        bridge = self.api.find("Bridge", port.bridge)
+        ours = ids.get(OWNER) == self.node and ids.get(NETWORK) == port.network
+        if ours and row.tag == ([port.tag] if port.tag else []) and bridge is not None and row in bridge.ports:
+            return True
+        raise AlreadyExists(f"the switch has another port {port.name}", hint="choose a fresh name")
+
+
+class ClaimPort(Command):
+    """Make a spare port an endpoint's. Again for the same endpoint is success."""
+
+    def __init__(self, api: Api, name: str, endpoint: str, node: str) -> None:
+        super().__init__(api)
+        self.name = name
+        self.endpoint = endpoint
+        self.node = node
+
+    def run_idl(self, txn: ovs_idl.Transaction) -> None:
+        """Set role and endpoint on the Port row, provided that nobody else does meanwhile."""
+        del txn
+        row = self.api.find("Port", self.name)
+        ids = {} if row is None else row.external_ids
+        if ids.get(OWNER) != self.node:
+            raise NotFound(f"switch port {self.name} does not exist", hint="take another one")
+        if ids.get(ENDPOINT) == self.endpoint:
+            return
+        if ids.get(ROLE) != PortRole.SPARE:
+            raise Conflict(f"switch port {self.name} is in use", hint="take another one")
+        row.verify("external_ids")
+        row.setkey("external_ids", ROLE, PortRole.ENDPOINT.value)
+        row.setkey("external_ids", ENDPOINT, self.endpoint)
+
+
+class DeletePorts(Command):
+    """Remove ports of ours; missing ones are success, foreign ones stay. `result` names those that went."""
+
+    def __init__(self, api: Api, names: Sequence[str], node: str) -> None:
+        super().__init__(api)
+        self.names = tuple(names)
+        self.node = node
+
+    def run_idl(self, txn: ovs_idl.Transaction) -> None:
+        """Take the ports off their bridge; ovsdb-server collects the rows (they are no roots of the schema)."""
+        del txn
+        gone = []
+        for name in self.names:
+            row = self.api.find("Port", name)
+            if row is None:
+                continue
+            if row.external_ids.get(OWNER) != self.node:
+                LOG.warning("port %s is not ours and stays", name)
+                continue
+            # On a bridge without the port this changes nothing. To look which one has it would read the whole set.
+            for bridge in self.api.tables["Bridge"].rows.values():
+                bridge.delvalue("ports", row)
+            for interface in row.interfaces:
+                interface.delete()
+            row.delete()
+            gone.append(name)
+        self.result = tuple(gone)
+
+
+def _external_ids(port: SwitchPort, node: str) -> dict[str, str]:
+    ids = {OWNER: node, ROLE: port.role.value, NETWORK: port.network}
+    if port.endpoint:
+        ids[ENDPOINT] = port.endpoint
+    return ids

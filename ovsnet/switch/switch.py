@@ -1,0 +1,214 @@
+"""The switch as the use cases see it: bridges and ports of ours, by name."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import DeadlineExceeded, SwitchUnavailable
+from ..model import PortRole, SwitchPort
+from ..ovsdb import Engine, Idl, fetch_schema, schema_helper
+from .commands import (
+    COLUMNS,
+    ENDPOINT,
+    NETWORK,
+    OWNER,
+    ROLE,
+    AddPorts,
+    Api,
+    ClaimPort,
+    DeleteBridge,
+    DeletePorts,
+    EnsureBridge,
+)
+
+DATABASE = "Open_vSwitch"
+
+_MODULE = "openvswitch"
+
+
+class Switch:
+    """Bridges and ports of one node on the Open vSwitch behind `remote`.
+
+    `node` is written as the owner of what is made here, and only rows of that owner are changed. `datapath` is for bridges
+    made here; "auto" takes the kernel's where it exists. `timeout` (seconds) bounds every call. A future is done once the
+    database has the change; vswitchd acts on it afterwards, see `wait_ports`. All methods may be called from any thread.
+    """
+
+    def __init__(
+        self, remote: str, *, node: str, datapath: Literal["auto", "system", "netdev"], timeout: float
+    ) -> None:
+        self._remote = remote
+        self._node = node
+        self._datapath = datapath
+        self._timeout = timeout
+        self._connection: Engine | None = None
+        self._tables: Api | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connect and read the database; SwitchUnavailable if its server does not answer within the timeout."""
+        schema = fetch_schema(self._remote, DATABASE, self._timeout, SwitchUnavailable)
+        idl = Idl(self._remote, schema_helper(schema, COLUMNS), leader_only=False)
+        engine = Engine("switch", idl, unavailable=SwitchUnavailable, timeout=self._timeout)
+        api = Api(engine)
+        engine.start()
+        try:
+            engine.wait_ready(self._timeout)
+        except SwitchUnavailable:
+            engine.stop()
+            raise
+        self._connection, self._tables = engine, api
+
+    def stop(self) -> None:
+        """Close the connection; ports and bridges stay as they are."""
+        engine, self._connection, self._tables = self._connection, None, None
+        if engine is not None:
+            engine.stop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the database is connected and read. It reconnects by itself."""
+        return self._connection is not None and self._connection.ready
+
+    @property
+    def _engine(self) -> Engine:
+        if self._connection is None:
+            raise SwitchUnavailable("the switch is not connected", hint="start it first")
+        return self._connection
+
+    @property
+    def _api(self) -> Api:
+        if self._tables is None:
+            raise SwitchUnavailable("the switch is not connected", hint="start it first")
+        return self._tables
+
+    # -- bridges ------------------------------------------------------------------------------------------------------
+
+    def ensure_bridge(self, name: str) -> None:
+        """Make the bridge if it is missing, and wait until vswitchd has; an existing one is used as it is."""
+        api = self._api
+        if not self._engine.read(lambda: api.find("Bridge", name) is not None):
+            self._engine.execute(EnsureBridge(api, name, self._datapath_type(), self._node))
+        self.wait_ports((name,), self._timeout)
+
+    def delete_bridge(self, name: str) -> bool:
+        """Remove a bridge that `ensure_bridge` of this node made and that has no port but its own; whether it went."""
+        (gone,) = self._engine.execute(DeleteBridge(self._api, name, self._node))
+        return bool(gone)
+
+    def tags(self, bridge: str) -> frozenset[int]:
+        """VLAN tags that ports of that bridge use, foreign ports and trunks among them; none if it does not exist."""
+        api = self._api
+
+        def view() -> frozenset[int]:
+            row = api.find("Bridge", bridge)
+            ports = () if row is None else row.ports
+            return frozenset(tag for port in ports for tag in (*port.tag, *port.trunks))
+
+        return self._engine.read(view)
+
+    # -- ports --------------------------------------------------------------------------------------------------------
+
+    def add_ports(self, ports: Sequence[SwitchPort]) -> Future[list[Any]]:
+        """Add internal ports to their bridges, all or none; those that exist with the same content are left alone.
+
+        Fails with AlreadyExists for a name of other content and with SwitchUnavailable for a missing bridge.
+        """
+        return self._engine.submit(AddPorts(self._api, ports, self._node))
+
+    def wait_ports(self, names: Iterable[str], timeout: float) -> None:
+        """Block until vswitchd has made the devices of these ports: each has an ifindex and an OpenFlow port number.
+
+        They must be in the database already. SwitchUnavailable after `timeout` seconds, as soon as vswitchd reports an error
+        for one (its only trace is the column Interface.error), or when one disappears.
+        """
+        api = self._api
+        pending = list(names)
+
+        def made() -> bool:
+            while pending and _is_made(api, pending[-1]):
+                pending.pop()
+            return not pending
+
+        try:
+            self._engine.wait_for(made, timeout)
+        except DeadlineExceeded:
+            raise SwitchUnavailable(
+                f"ovs-vswitchd has not made {', '.join(pending)} within {timeout:.1f} s", hint="check that it runs"
+            ) from None
+
+    def claim_port(self, name: str, endpoint: str) -> Future[list[Any]]:
+        """Make a spare port the endpoint's (a uuid); vswitchd has nothing to do for it.
+
+        Again for the same endpoint is success. Fails with NotFound if there is no such port of ours, and with Conflict if it
+        is no spare.
+        """
+        return self._engine.submit(ClaimPort(self._api, name, endpoint, self._node))
+
+    def del_ports(self, names: Iterable[str]) -> Future[list[Any]]:
+        """Remove ports of ours in one transaction; missing ones are success, foreign ones stay.
+
+        The one result is the tuple of names that went. vswitchd deletes the devices afterwards.
+        """
+        return self._engine.submit(DeletePorts(self._api, tuple(names), self._node))
+
+    def ports(self) -> tuple[SwitchPort, ...]:
+        """The ports of this node, in no particular order."""
+        api = self._api
+        return self._engine.read(lambda: tuple(self._ports(api)))
+
+    def version(self) -> str:
+        """Open vSwitch's version as its start script wrote it into the database, or "" if none did."""
+        api = self._api
+        rows = self._engine.read(lambda: [row.ovs_version for row in api.tables["Open_vSwitch"].rows.values()])
+        return next((version for versions in rows for version in versions), "")
+
+    def _ports(self, api: Api) -> Iterable[SwitchPort]:
+        for bridge in api.tables["Bridge"].rows.values():
+            name = bridge.name
+            for port in bridge.ports:
+                ids = port.external_ids
+                if ids.get(OWNER) != self._node or not port.interfaces:
+                    continue
+                interface = port.interfaces[0]
+                yield SwitchPort(
+                    name=port.name,
+                    bridge=name,
+                    tag=next(iter(port.tag), 0),
+                    mtu=next(iter(interface.mtu_request), 0),
+                    role=PortRole(ids[ROLE]),
+                    network=ids[NETWORK],
+                    endpoint=ids.get(ENDPOINT, ""),
+                    ifindex=next(iter(interface.ifindex), 0),
+                    error=next(iter(interface.error), ""),
+                )
+
+    def _datapath_type(self) -> str:
+        if self._datapath != "auto":
+            return self._datapath
+        return "system" if _kernel_has_datapath() else "netdev"
+
+
+def _is_made(api: Api, name: str) -> bool:
+    interface = api.find("Interface", name)
+    if interface is None:
+        raise SwitchUnavailable(f"port {name} has disappeared from the switch", hint="see who deleted it")
+    for error in interface.error:
+        raise SwitchUnavailable(f"ovs-vswitchd cannot make {name}: {error}", hint="see its log")
+    return next(iter(interface.ifindex), 0) > 0 and next(iter(interface.ofport), 0) > 0
+
+
+def _kernel_has_datapath() -> bool:
+    """Whether the kernel's module is there, or can be loaded (vswitchd does that when it first needs it)."""
+    if Path("/sys/module", _MODULE).exists():
+        return True
+    try:
+        done = subprocess.run(["modprobe", "--dry-run", "--quiet", _MODULE], timeout=5.0, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return False  # no tool to load it with: the userspace datapath works everywhere
+    return done.returncode == 0
