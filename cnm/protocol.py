@@ -1,0 +1,405 @@
+"""Docker's remote driver protocol: its messages, the wrapper around every method, and what becomes of errors.
+
+Owns everything that is on the wire between dockerd and us; network.py and ipam.py say which use case answers which
+method. The fields carry the protocol's own names, so that a class here reads like the table of the protocol. Of a
+request, fields that we do not know are tolerated (newer Dockers send more), those that we do know must be there, and of
+the right type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+
+import flask
+import structlog
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from ovsnet.errors import InvalidRequest, OvsnetError
+from ovsnet.model import DEFAULT_SPACE
+
+CONTENT_TYPE: Final = "application/vnd.docker.plugins.v1.2+json"
+MAX_BODY: Final = 1 << 20  # bytes
+LOCAL_SPACE: Final = DEFAULT_SPACE
+GLOBAL_SPACE: Final = f"{DEFAULT_SPACE}-global"
+GATEWAY_KEY: Final = "com.docker.network.gateway"  # in RequestPool's Data: replaces Docker's request for the gateway
+
+DockerScope = Literal["local", "global"]
+
+# 404 must not be in here: Docker takes it for "this driver has no such method", and then starts a container without its
+# published ports instead of telling that the call failed (plugins.IsNotFound in libnetwork's remote driver).
+STATUS: Final[Mapping[str, int]] = {
+    "internal": 500,
+    "invalid-request": 400,
+    "invalid-netns": 400,
+    "address-not-in-pool": 400,
+    "not-found": 410,
+    "pool-not-found": 410,
+    "network-not-found": 410,
+    "endpoint-not-found": 410,
+    "conflict": 409,
+    "already-exists": 409,
+    "pool-overlap": 409,
+    "tag-in-use": 409,
+    "address-in-use": 409,
+    "in-use": 409,
+    "link-exists": 409,
+    "exhausted": 409,
+    "pool-exhausted": 409,
+    "unavailable": 503,
+    "state-unavailable": 503,
+    "switch-unavailable": 503,
+    "link-failed": 503,
+    "deadline-exceeded": 504,
+    "forbidden": 403,
+    "bad-config": 500,
+}
+
+log = structlog.get_logger(__name__)
+
+
+def _null_is(empty: Callable[[], object]) -> BeforeValidator:
+    return BeforeValidator(lambda value: empty() if value is None else value)
+
+
+# Docker's ids are 64 hexadecimal digits, swarm's 25 letters and digits, our pools' are uuids.
+Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
+# Go writes a map or a slice that was never made as null.
+AnyMap = Annotated[dict[str, Any], _null_is(dict)]
+StrMap = Annotated[dict[str, str], _null_is(dict)]
+
+
+class Request(BaseModel):
+    """What a method's body must hold."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class Nothing(Request):
+    """Of methods that Docker calls with an empty body: whatever comes is left unread."""
+
+
+class IpamEntry(Request):
+    """A pool of a network. `Pool`, `Gateway` and the `AuxAddresses` are CIDR; what Docker does not have is left out."""
+
+    AddressSpace: str
+    Pool: str = ""
+    Gateway: str = ""
+    AuxAddresses: StrMap = Field(default_factory=dict)
+
+
+IpamEntries = Annotated[list[IpamEntry], _null_is(list)]
+
+
+class NetworkRequest(Request):
+    """FreeNetwork, DeleteNetwork."""
+
+    NetworkID: Id
+
+
+class AllocateNetworkRequest(NetworkRequest):
+    """AllocateNetwork, which only swarm managers send."""
+
+    Options: StrMap
+    IPv4Data: IpamEntries
+    IPv6Data: IpamEntries
+
+
+class CreateNetworkRequest(NetworkRequest):
+    """CreateNetwork; `Options["com.docker.network.generic"]` is what the user gave with `-o`."""
+
+    Options: AnyMap
+    IPv4Data: IpamEntries
+    IPv6Data: IpamEntries
+
+
+class GatewayCheckRequest(Request):
+    """GwAllocCheck, from Docker 28 on."""
+
+    Options: AnyMap
+
+
+class EndpointRequest(NetworkRequest):
+    """EndpointOperInfo, Leave, DeleteEndpoint, RevokeExternalConnectivity."""
+
+    EndpointID: Id
+
+
+class InterfaceWanted(Request):
+    """What Docker has chosen already: CIDR addresses and a MAC address, each "" if it is for the driver to choose."""
+
+    Address: str
+    AddressIPv6: str
+    MacAddress: str
+
+
+class CreateEndpointRequest(EndpointRequest):
+    """CreateEndpoint."""
+
+    Interface: InterfaceWanted
+    Options: AnyMap
+
+
+class JoinRequest(EndpointRequest):
+    """Join; `SandboxKey` is the path of the container's network namespace."""
+
+    SandboxKey: Annotated[str, StringConstraints(pattern=r"^/[^\x00]+$", max_length=4095)]
+    Options: AnyMap
+
+
+class ExternalRequest(EndpointRequest):
+    """ProgramExternalConnectivity."""
+
+    Options: AnyMap
+
+
+class DiscoveryRequest(Request):
+    """DiscoverNew and DiscoverDelete."""
+
+    DiscoveryType: int
+    DiscoveryData: Any
+
+
+class PoolRequest(Request):
+    """RequestPool; `Pool` and `SubPool` are CIDR or ""."""
+
+    AddressSpace: str
+    Pool: str
+    SubPool: str
+    Options: StrMap
+    V6: bool
+
+
+class ReleasePoolRequest(Request):
+    """ReleasePool."""
+
+    PoolID: Id
+
+
+class AddressRequest(Request):
+    """RequestAddress; `Address` is a bare address, or "" for any."""
+
+    PoolID: Id
+    Address: str
+    Options: StrMap
+
+
+class ReleaseAddressRequest(Request):
+    """ReleaseAddress; `Address` is bare."""
+
+    PoolID: Id
+    Address: str
+
+
+class Response(BaseModel):
+    """What a method answers; fields that are None are left out. By itself: done, nothing to tell."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Activation(Response):
+    """Plugin.Activate."""
+
+    Implements: tuple[str, ...]
+
+
+class NetworkCapabilities(Response):
+    """NetworkDriver.GetCapabilities."""
+
+    Scope: DockerScope
+    ConnectivityScope: DockerScope
+    GwAllocChecker: bool
+
+
+class GatewayCheck(Response):
+    """GwAllocCheck."""
+
+    SkipIPv4: bool
+    SkipIPv6: bool
+
+
+class Allocation(Response):
+    """AllocateNetwork."""
+
+    Options: Mapping[str, str]
+
+
+class InterfaceChosen(Response):
+    """What the driver chose: Docker refuses a field that it had filled in itself."""
+
+    Address: str | None = None
+    AddressIPv6: str | None = None
+    MacAddress: str | None = None
+
+
+class CreatedEndpoint(Response):
+    """CreateEndpoint."""
+
+    Interface: InterfaceChosen
+
+
+class OperInfo(Response):
+    """EndpointOperInfo."""
+
+    Value: Mapping[str, str]
+
+
+class LinkName(Response):
+    """The link as Docker finds it in the host's namespace, and what it will be called in the container's."""
+
+    SrcName: str
+    DstPrefix: str
+
+
+class StaticRoute(Response):
+    """A route: by way of `NextHop` (type 0), or on-link with an empty one (type 1)."""
+
+    Destination: str
+    RouteType: Literal[0, 1]
+    NextHop: str
+
+
+class Joined(Response):
+    """Join; the gateways are bare addresses, or ""."""
+
+    InterfaceName: LinkName
+    Gateway: str
+    GatewayIPv6: str
+    StaticRoutes: tuple[StaticRoute, ...]
+    DisableGatewayService: bool
+
+
+class IpamCapabilities(Response):
+    """IpamDriver.GetCapabilities."""
+
+    RequiresMACAddress: bool
+    RequiresRequestReplay: bool
+
+
+class AddressSpaces(Response):
+    """GetDefaultAddressSpaces."""
+
+    LocalDefaultAddressSpace: str
+    GlobalDefaultAddressSpace: str
+
+
+class GivenPool(Response):
+    """RequestPool; `Pool` is CIDR."""
+
+    PoolID: str
+    Pool: str
+    Data: Mapping[str, str]
+
+
+class GivenAddress(Response):
+    """RequestAddress; `Address` is CIDR with the pool's prefix length."""
+
+    Address: str
+    Data: Mapping[str, str]
+
+
+DONE: Final = Response()
+
+R = TypeVar("R", bound=Request)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Route(Generic[R]):
+    """A method of the protocol: its path, what its body holds, and who answers. The wrapper around every answer."""
+
+    path: str
+    request: type[R]
+    handle: Callable[[R], Response]
+
+    def __call__(self) -> flask.Response:
+        """Answer the current request; any error is left to the application's handlers."""
+        body = {} if self.request is Nothing else _json_object()
+        try:
+            parsed = self.request.model_validate(body)
+        except ValidationError as exc:
+            first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise InvalidRequest(
+                f"field {where[:80]!r}: {first['msg'].lower()}",
+                hint="send the body as Docker's remote driver protocol has it",
+            ) from None
+        return _answer(200, self.handle(parsed).model_dump(exclude_none=True))
+
+
+def always(response: Response) -> Callable[[Request], Response]:
+    """A handler whose answer does not depend on the request."""
+    return lambda _request: response
+
+
+def install(app: flask.Flask, routes: Iterable[Route[Any]]) -> None:
+    """Make `app` speak the protocol: these routes, and no answer that has another form."""
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.url_map.merge_slashes = False  # else `//Plugin.Activate` is answered by a redirect, in HTML
+    app.before_request(_read_body)
+    app.register_error_handler(OvsnetError, _refused)
+    app.register_error_handler(HTTPException, _no_such_call)
+    app.register_error_handler(Exception, _broken)
+    for route in routes:
+        app.add_url_rule(
+            route.path,
+            endpoint=route.path.replace(".", ":"),  # Flask takes what stands before a dot for a blueprint
+            view_func=route,
+            methods=["POST"],
+            provide_automatic_options=False,
+        )
+
+
+def _read_body() -> None:
+    """Read the body even if nobody wants it: what stays on the connection would be taken for the next request."""
+    size = len(flask.request.get_data())
+    if size >= MAX_BODY and flask.request.content_length is None:  # chunked; Werkzeug has cut it off without a word
+        raise RequestEntityTooLarge
+
+
+def _json_object() -> dict[str, Any]:
+    try:
+        body = flask.request.get_json(force=True, silent=True)
+        # The parser lets NaN pass, and half a surrogate pair, which no database or file name takes.
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):  # the latter: nested a thousand levels deep
+        body = None
+    if isinstance(body, dict):
+        return body
+    raise InvalidRequest(
+        "the body is not a JSON object" if flask.request.get_data() else "the body is empty",
+        hint="repeat the command (Docker's own repetition of a call after a broken connection can lack the body)",
+    )
+
+
+def _answer(status: int, body: Mapping[str, Any]) -> flask.Response:
+    return flask.Response(json.dumps(body), status, content_type=CONTENT_TYPE)
+
+
+def _failure(status: int, text: str) -> flask.Response:
+    """The network half of Docker reads `Err`, the IPAM half `Error`; but only `Err` where the status is not 200.
+
+    Docker puts the method's name before the text.
+    """
+    return _answer(status, {"Err": text, "Error": text})
+
+
+def _refused(exc: OvsnetError) -> flask.Response:
+    # Docker forgets the errors of deletes, so that this line can be all that is left of one.
+    log.warning("docker call failed", method=flask.request.path[1:], code=exc.code, error=str(exc), details=exc.details)
+    return _failure(STATUS[exc.code], str(exc))
+
+
+def _no_such_call(exc: HTTPException) -> flask.Response:
+    """Flask's own refusals: unknown method, not POST, body too large or cut off."""
+    what = f"{flask.request.method} {flask.request.path[:80]}: {exc.name.lower()}"
+    response = _failure(exc.code or 500, f"{what}: {exc.description}")
+    response.headers.extend((name, value) for name, value in exc.get_headers() if name != "Content-Type")
+    return response
+
+
+def _broken(exc: Exception) -> flask.Response:
+    log.error("docker call broke", method=flask.request.path[1:], exc_info=exc)
+    return _failure(500, f"internal error ({type(exc).__name__}): look into the log of ovsnetd, and report it as a bug")
