@@ -107,14 +107,14 @@ def check_ifname(value: str) -> str:
     bad = (
         not encoded
         or len(encoded) > IFNAME_MAX
-        or value in {".", ".."}
+        or value in {".", "..", "all", "default"}  # the last two: /proc/sys/net means every interface by them
         or value.startswith("-")
-        or any(char in "/:" or char.isspace() or not char.isprintable() for char in value)
+        or any(char in "/:%" or char.isspace() or not char.isprintable() for char in value)
     )
     if bad:
         raise InvalidRequest(
             f"interface name {value[:80]!r} is not valid",
-            hint="1 to 15 bytes without '/', ':' or white space, not beginning with '-'",
+            hint="1 to 15 bytes without '/', ':', '%' or white space, not beginning with '-', not 'all' or 'default'",
         )
     return value
 
