@@ -1,0 +1,10 @@
+"""The link room: interfaces, addresses, routes and sysctls, on the host and in containers' namespaces, through netlink.
+
+Owns every netlink message and every change of a thread's network namespace; knows devices by name and nothing about pools,
+networks or the switch. It calls the kernel only; the use cases and the reconciler call it.
+"""
+
+from .links import LinkInfo, Links
+from .netns import Netns, open_netns
+
+__all__ = ["LinkInfo", "Links", "Netns", "open_netns"]
