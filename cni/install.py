@@ -1,0 +1,110 @@
+"""Puts the CNI executables where runtimes look for them, and takes them away again.
+
+Owns how the executable is made of its two templates (ovsnet_shim.py, ovsnet_trouble.py). A file appears under its name only
+when it is whole and on disk: a runtime never executes half of one, and never finds none during an upgrade. Called by `ovsnet
+cni install` and by the composition of test stacks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ovsnet.errors import AlreadyExists, Forbidden, InvalidRequest, Unavailable
+
+from .protocol import VERSIONS
+
+PROGRAMS: Final = ("ovsnet",)
+MARK: Final = b"# ovsnet CNI plugin\n"  # second line of every executable of ours
+
+_SOCKET_MAX: Final = 107  # bytes of sun_path without its NUL, unix(7)
+
+
+def install(bin_dir: Path, socket: Path) -> list[Path]:
+    """Writes the executables that reach ovsnetd on `socket` (absolute) to `bin_dir`, made if missing; returns their paths.
+
+    Each replaces its predecessor in one step, also while that runs. Raises InvalidRequest for a socket path that cannot be
+    one, AlreadyExists if a file of the name is not ours, Forbidden or Unavailable if it cannot be written.
+    """
+    if not socket.is_absolute() or len(os.fsencode(socket)) > _SOCKET_MAX:
+        raise InvalidRequest(
+            f"{str(socket)!r} cannot be a socket's path", hint=f"absolute, {_SOCKET_MAX} bytes at most"
+        )
+    content = executable(socket)
+    paths = [bin_dir / program for program in PROGRAMS]
+    with _told(bin_dir):
+        bin_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for path in paths:
+            _replace(path, content)
+    return paths
+
+
+def uninstall(bin_dir: Path) -> list[Path]:
+    """Removes our executables from `bin_dir`; returns the paths that existed. Other people's files stay."""
+    with _told(bin_dir):
+        paths = [path for path in (bin_dir / program for program in PROGRAMS) if _is_ours(path)]
+        for path in paths:
+            path.unlink(missing_ok=True)
+    return paths
+
+
+def executable(socket: Path) -> bytes:
+    """The source of the executable."""
+    trouble = _fill(_template("ovsnet_trouble.py"), "VERSIONS: list[str] = []", f"VERSIONS = {list(VERSIONS)}")
+    shim = _fill(_template("ovsnet_shim.py"), 'TROUBLE = ""', f"TROUBLE = {trouble!a}")
+    return _fill(shim, 'SOCKET = "/run/ovsnet/ovsnet.sock"', f"SOCKET = {str(socket)!a}").encode()
+
+
+def _template(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def _fill(template: str, blank: str, value: str) -> str:
+    head, found, tail = template.partition(f"\n{blank}")
+    if not found:
+        raise AssertionError(f"no line {blank!r} in the template")
+    return f"{head}\n{value}{tail}"
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.readline().startswith(b"#!") and file.readline() == MARK
+    except FileNotFoundError:
+        return False
+
+
+def _replace(path: Path, content: bytes) -> None:
+    if os.path.lexists(path) and not _is_ours(path):
+        raise AlreadyExists(f"{path} is not ovsnet's", hint="move it away, or choose another --bin-dir")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755), "wb") as file:
+            file.write(content)
+            os.fchmod(file.fileno(), 0o755)  # whatever the umask
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextlib.contextmanager
+def _told(bin_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as exc:
+        raise Forbidden(f"cannot change {bin_dir}: {exc.strerror}", hint="run as root") from exc
+    except OSError as exc:
+        raise Unavailable(
+            f"cannot change {bin_dir}: {exc.strerror}", hint="check the path and the file system"
+        ) from exc

@@ -1,0 +1,161 @@
+"""POST /cni: which use case each command reaches, and what becomes of errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from cni import wire
+from cni.blueprint import create_blueprint
+from ovsnet.errors import NetworkNotFound, OvsnetError, PoolExhausted, StateUnavailable
+from ovsnet.model import Attachment, AttachRequest, Health
+
+from .test_cni_protocol import ATTACHMENT, ENVIRONMENT
+
+
+class Controller:
+    """Keeps what it was asked; fails with `error` if that is set."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.error: Exception | None = None
+        self.ok = True
+
+    def attach(self, request: AttachRequest) -> Attachment:
+        self._ask(request)
+        return dataclasses.replace(ATTACHMENT)
+
+    def detach(self, network: str, container: str, ifname: str, netns: str = "") -> None:
+        self._ask((network, container, ifname, netns))
+
+    def health(self) -> Health:
+        return Health(self.ok, "ok" if self.ok else "disk full", "ok", "here", "1")
+
+    def _ask(self, what: Any) -> None:
+        self.asked.append(what)
+        if self.error:
+            raise self.error
+
+
+class Edge:
+    """The fake controller behind the real blueprint."""
+
+    def __init__(self) -> None:
+        self.controller = Controller()
+        app = Flask("test")
+        app.register_blueprint(create_blueprint(self.controller))
+        self.client = app.test_client()
+
+    def post(self, command: str, config: dict[str, Any] | None = None, **environment: str) -> TestResponse:
+        stdin = json.dumps({"cniVersion": "1.1.0", "name": "blue", "type": "ovsnet"} | (config or {})).encode()
+        environment = ENVIRONMENT | {"CNI_COMMAND": command} | environment
+        return self.client.post(wire.PATH, data=wire.encode(environment, stdin))
+
+
+@pytest.fixture
+def edge() -> Edge:
+    return Edge()
+
+
+def error(response: TestResponse, version: str = "1.1.0") -> tuple[int, int]:
+    """HTTP status and CNI code of an answer that has the form of an error."""
+    document = response.get_json()
+    assert set(document) == {"cniVersion", "code", "msg", "details"}
+    assert document["cniVersion"] == version
+    assert document["msg"]
+    return response.status_code, document["code"]
+
+
+def test_add_attaches_and_answers_in_the_version_asked_for(edge: Edge) -> None:
+    response = edge.post("ADD", {"cniVersion": "0.4.0", "dns": {"search": ["x"]}})
+    assert response.status_code == 200
+    assert response.get_json()["cniVersion"] == "0.4.0"
+    assert response.get_json()["ips"][0]["version"] == "4"
+    assert response.get_json()["dns"] == {"search": ["x"]}
+    assert edge.controller.asked == [AttachRequest("blue", "c1", "eth0", "/run/netns/x")]
+
+
+def test_add_after_another_main_plugin_passes_its_result_through(edge: Edge) -> None:
+    previous = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0"}], "x": [1.5]}
+    response = edge.post("ADD", {"prevResult": previous})
+    assert (response.status_code, response.get_json()) == (200, previous)
+    assert edge.controller.asked == []
+
+
+def test_del_detaches_and_says_nothing(edge: Edge) -> None:
+    response = edge.post("DEL", {"ipam": {"type": "host-local"}, "unknown": 1, "network": "green"}, CNI_NETNS="")
+    assert (response.status_code, response.data) == (200, b"")
+    assert edge.controller.asked == [("green", "c1", "eth0", "")]
+
+
+def test_version_needs_nothing_else(edge: Edge) -> None:
+    response = edge.client.post(wire.PATH, data=wire.encode({"CNI_COMMAND": "VERSION"}, b'{"cniVersion": "9.9.9"}'))
+    assert response.status_code == 200
+    assert response.get_json()["cniVersion"] == "9.9.9"
+    assert {"0.3.1", "0.4.0", "1.0.0", "1.1.0"} <= set(response.get_json()["supportedVersions"])
+
+
+def test_status_is_silent_when_all_is_well_and_50_when_not(edge: Edge) -> None:
+    response = edge.post("STATUS")
+    assert (response.status_code, response.data) == (200, b"")
+    edge.controller.ok = False
+    response = edge.post("STATUS")
+    assert error(response) == (503, 50)
+    assert "disk full" in response.get_json()["msg"]
+
+
+@pytest.mark.parametrize("command", ["CHECK", "GC"])
+def test_commands_to_come_do_not_pretend(edge: Edge, command: str) -> None:
+    response = edge.post(command)
+    assert error(response) == (400, 4)
+    assert "not supported yet" in response.get_json()["msg"]
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK"])
+def test_a_version_that_we_do_not_speak_is_code_1(edge: Edge, command: str) -> None:
+    assert error(edge.post(command, {"cniVersion": "2.0.0"}), "2.0.0") == (400, 1)
+    assert edge.controller.asked == []
+
+
+@pytest.mark.parametrize("command", ["", "add", "PURGE"])
+def test_an_unknown_command_is_code_4(edge: Edge, command: str) -> None:
+    assert error(edge.post(command)) == (400, 4)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [(b"", 4), (b"garbage", 4), (b"\0{}", 4), (b"CNI_COMMAND=ADD\0\0", 6), (b"CNI_COMMAND=ADD\0\0[]", 6)],
+)
+def test_malformed_bodies(edge: Edge, body: bytes, code: int) -> None:
+    response = edge.client.post(wire.PATH, data=body)
+    assert response.status_code == 400
+    assert response.get_json()["code"] == code
+
+
+def test_a_body_of_more_than_1_mib_is_code_7(edge: Edge) -> None:
+    assert error(edge.client.post(wire.PATH, data=b"\0" * (wire.LIMIT + 1))) == (400, 7)
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "code"),
+    [
+        (NetworkNotFound("no network blue", hint="create it"), 400, 103),
+        (PoolExhausted("no address", hint="delete something"), 400, 121),
+        (StateUnavailable("no database", hint="wait"), 503, 11),
+        (OvsnetError("defect"), 500, 999),
+        (ZeroDivisionError("secret"), 500, 999),
+    ],
+)
+@pytest.mark.parametrize("command", ["ADD", "DEL"])
+def test_errors_of_the_use_case(edge: Edge, command: str, raised: Exception, status: int, code: int) -> None:
+    edge.controller.error = raised
+    response = edge.post(command)
+    assert error(response) == (status, code)
+    assert "secret" not in response.text
+    if isinstance(raised, OvsnetError):
+        assert (response.get_json()["msg"], response.get_json()["details"]) == (raised.message, raised.hint)
