@@ -1,0 +1,130 @@
+"""Fixtures of the system tests: one host per test run, brought back to life before every test that uses it."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Daemon, Dockerd, Netns, Ovs, Stack, wait_until
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what is in this directory, and what needs Docker."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("system")
+            if "dockerd" in getattr(item, "fixturenames", ()):
+                item.add_marker("docker")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Shows the ends of the daemons' logs with a failure."""
+    report = yield
+    if report.failed:
+        for fixture in getattr(item, "funcargs", {}).values():
+            for daemon in (fixture.server, fixture.vswitchd) if isinstance(fixture, Ovs) else (fixture,):
+                if isinstance(daemon, Daemon):
+                    report.sections.append((f"log of {daemon.name}", daemon.log_tail()))
+    return report
+
+
+@pytest.fixture(scope="session")
+def directory(token: str) -> Iterator[Path]:
+    """Everything that the daemons write; its path is short, because sockets' paths are."""
+    path = Path(tempfile.mkdtemp(prefix=f"ovsnet-{token}-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def host(token: str) -> Iterator[Netns]:
+    """The network namespace that is the host of this test run."""
+    namespace = Netns(f"{token}-host")
+    yield namespace
+    namespace.delete()
+
+
+@pytest.fixture(scope="session")
+def _ovs(host: Netns, directory: Path) -> Iterator[Ovs]:
+    with ExitStack() as undo:
+        ovs = Ovs(host, directory)
+        undo.callback(ovs.close)
+        ovs.ensure()
+        yield ovs
+
+
+@pytest.fixture
+def ovs(_ovs: Ovs) -> Ovs:
+    """The host's switch, running."""
+    _ovs.ensure()
+    return _ovs
+
+
+@pytest.fixture(scope="session")
+def _stack(host: Netns, _ovs: Ovs, token: str, directory: Path) -> Iterator[Stack]:
+    with ExitStack() as undo:
+        stack = Stack(host, _ovs, token, directory / "ovsnetd")
+        undo.callback(stack.close)
+        stack.start()
+        yield stack
+
+
+@pytest.fixture
+def stack(_stack: Stack, ovs: Ovs) -> Stack:  # noqa: ARG001  # needs it running
+    """The host's ovsnetd, ready."""
+    _stack.ensure()
+    return _stack
+
+
+@pytest.fixture(scope="session")
+def _dockerd(host: Netns, _stack: Stack, token: str, directory: Path) -> Iterator[Dockerd]:  # it stops before ovsnetd
+    with ExitStack() as undo:
+        dockerd = Dockerd(host, token, directory / "docker")
+        undo.callback(dockerd.close)
+        dockerd.start()
+        yield dockerd
+
+
+@pytest.fixture
+def dockerd(_dockerd: Dockerd, stack: Stack) -> Iterator[Dockerd]:  # noqa: ARG001  # needs it ready
+    """The host's dockerd, ready; the containers and networks that a test made go with it."""
+    _dockerd.ensure()
+    yield _dockerd
+    if _dockerd.alive:
+        _dockerd.clear()
+
+
+@pytest.fixture
+def netns(token: str) -> Iterator[Callable[[], Netns]]:
+    """Makes network namespaces for containers, and deletes them at the end."""
+    with ExitStack() as undo:
+        numbers = itertools.count()
+
+        def make() -> Netns:
+            namespace = Netns(f"{token}-{next(numbers)}")
+            undo.callback(namespace.delete)
+            return namespace
+
+        yield make
+
+
+@pytest.fixture
+def no_leftovers(stack: Stack) -> Callable[[], None]:
+    """Asserts, when called, that ovsnet has left nothing behind: what is removed behind an answer has five seconds."""
+
+    def check() -> None:
+        try:
+            wait_until(lambda: not stack.leftovers(), "all gone", 5)
+        except AssertionError:
+            raise AssertionError(f"left behind: {stack.leftovers()}") from None
+
+    return check
