@@ -16,6 +16,7 @@ import logging
 import os
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -35,9 +36,8 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_BATCH = 64
-_RETRY_DELAY = (
-    0.02  # seconds between attempts after a lost race or a constraint violation that we may have caused ourselves
-)
+_RETRY_DELAY = 0.02  # seconds between attempts after a refusal that a row still on its way to us may explain
+_LAG = 2.0  # seconds by which our replica may be behind (a relay, a cluster's follower); then a refusal is final
 _MAY_BE_LATE = {"constraint violation", "referential integrity violation"}  # RFC 7047, section 3.1
 _BACKOFF_MS = (50, 500)  # reconnect: first and longest pause; python-ovs' own 1 s to 8 s is an outage for an ADD
 
@@ -72,13 +72,15 @@ class Command(ovs_command.BaseCommand):  # type: ignore[misc]
         raise NotImplementedError
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Request:
     commands: tuple[ovs_command.BaseCommand, ...]
     deadline: float  # monotonic seconds
     future: Future[list[Any]] = field(default_factory=Future)
     alone: bool = False
     not_before: float = 0.0
+    sent: bool = False  # in a transaction whose outcome is unknown
+    refused: float = 0.0  # monotonic time of the first refusal
 
 
 class Engine:
@@ -112,7 +114,8 @@ class Engine:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._flight: tuple[Transaction, list[_Request]] | None = None
         self._thread: threading.Thread | None = None
-        idl._session.reconnect.set_backoff(*_BACKOFF_MS)  # no public setter
+        reconnect = idl._session.reconnect
+        reconnect.min_backoff, reconnect.max_backoff = _BACKOFF_MS  # its own set_backoff() makes them a second at least
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -125,14 +128,18 @@ class Engine:
     def stop(self) -> None:
         """Stop the thread and close the connection; what is queued fails as unavailable."""
         self.is_running = False
-        self._notify()
+        with self._queue_lock:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
         if self._thread is not None:
             self._thread.join(timeout=self.timeout)
             if self._thread.is_alive():
                 raise self._unavailable(f"the {self.name} connection does not stop")
             self._thread = None
-        os.close(self._wake)
-        self._wake = -1
+        with self._queue_lock:
+            wake, self._wake = self._wake, -1
+        if wake >= 0:
+            os.close(wake)
 
     @property
     def ready(self) -> bool:
@@ -158,6 +165,8 @@ class Engine:
         with self.lock:
             while True:
                 connected = self.ready
+                if not self.is_running:
+                    raise self._unavailable(f"the {self.name} connection is closed")
                 if connected and (value := condition()):
                     return value
                 left = until - time.monotonic()
@@ -184,11 +193,12 @@ class Engine:
         when nothing was sent.
         """
         request = _Request(commands, time.monotonic() + (timeout or self.timeout), alone=alone)
+        request.future.set_running_or_notify_cancel()  # it cannot be cancelled: the thread always has an answer to put in
         with self._queue_lock:
             if not self.is_running:
                 raise self._unavailable(f"the {self.name} connection is closed")
             self._queue.append(request)
-        self._notify()
+            os.eventfd_write(self._wake, 1)
         return request.future
 
     def execute(
@@ -206,10 +216,6 @@ class Engine:
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
-    def _notify(self) -> None:
-        if self._wake >= 0:
-            os.eventfd_write(self._wake, 1)
-
     def _run(self) -> None:
         while self.is_running:
             try:
@@ -218,6 +224,7 @@ class Engine:
             except Exception:
                 LOG.exception("the %s connection failed and is made anew", self.name)
                 self._give_up_flight()
+                self.idl.last_id = str(uuid.UUID(int=0))  # an update half applied must not come again as a difference
                 self.idl.force_reconnect()
                 time.sleep(_RETRY_DELAY)
         self._give_up_flight()
@@ -225,7 +232,9 @@ class Engine:
             left, self._queue = list(self._queue), deque()
         for request in left:
             request.future.set_exception(self._unavailable(f"the {self.name} connection is closed"))
-        self.idl.close()
+        with self.lock:
+            self.idl.close()
+            self._changed.notify_all()
 
     def _wait(self) -> None:
         poll = poller.Poller()
@@ -247,7 +256,7 @@ class Engine:
             if self._flight is None and self.ready:
                 times += [request.not_before for request in self._queue]
         if self._flight is not None:
-            times += [request.deadline for request in self._flight[1]]
+            times.append(max(request.deadline for request in self._flight[1]))
         return min(times, default=None)
 
     def _turn(self) -> None:
@@ -290,8 +299,8 @@ class Engine:
             return
         if self._durable and txn._txn_rows:  # a transaction that changes nothing stays unsent
             txn.add_op({"op": "commit", "durable": True})
-        txn.commit()
         self._flight = (txn, batch)
+        txn.commit()
         self._land()
 
     def _build(self, txn: Transaction, batch: list[_Request]) -> _Request | None:
@@ -324,15 +333,26 @@ class Engine:
         self._flight = None
         if status in (txn.SUCCESS, txn.UNCHANGED):
             for request in batch:
-                for command in request.commands:
-                    command.post_commit(txn)
-                request.future.set_result([command.result for command in request.commands])
+                self._succeed(request, txn)
         elif status == txn.TRY_AGAIN:
             # A lost race, or a connection cut before the answer: the outcome is unknown. The commands read again, by their
             # owner's key, what is there.
+            for request in batch:
+                request.sent = True
             self._requeue(batch, 0.002)
         else:
             self._refused(batch, txn.get_error())
+
+    def _succeed(self, request: _Request, txn: Transaction) -> None:
+        try:
+            for command in request.commands:
+                command.post_commit(txn)
+            results = [command.result for command in request.commands]
+        except Exception as exc:
+            LOG.exception("command of the %s database failed after its commit", self.name)
+            request.future.set_exception(OvsnetError(f"internal error in a {self.name} command: {exc!r}"))
+        else:
+            request.future.set_result(results)
 
     def _refused(self, batch: list[_Request], error: str) -> None:
         """The server refused the transaction: find the culprit by sending each request alone, then tell it."""
@@ -341,11 +361,14 @@ class Engine:
         except (ValueError, AttributeError):
             name = ""
         now = time.monotonic()
-        if len(batch) > 1 or (name in _MAY_BE_LATE and batch[0].deadline > now + 2 * _RETRY_DELAY):
+        first = batch[0].refused or now
+        patience = min(batch[0].deadline - 2 * _RETRY_DELAY, first + _LAG)
+        if len(batch) > 1 or (name in _MAY_BE_LATE and now < patience):
             # Our replica may be behind another controller's row: once it has come, the command itself decides whether that
             # is its own work (success) or a conflict.
             for request in batch:
                 request.alone = True
+                request.refused = request.refused or now
             self._requeue(batch, _RETRY_DELAY)
             return
         exc = self._unavailable(
@@ -366,6 +389,9 @@ class Engine:
             late = [request for request in self._queue if request.deadline <= now]
             self._queue = deque(request for request in self._queue if request.deadline > now)
         for request in late:
+            if request.sent:
+                request.future.set_exception(self._unknown())
+                continue
             request.future.set_exception(
                 self._unavailable(
                     f"the {self.name} database took no change in time",
@@ -380,11 +406,14 @@ class Engine:
             return
         txn, batch = self._flight
         self._flight = None
+        if self.idl.txn is txn:  # commit itself failed
+            txn.abort()
         self.idl._outstanding_txns.pop(txn._request_id, None)  # a late answer is then ignored by the IDL
         for request in batch:
-            request.future.set_exception(
-                DeadlineExceeded(f"the {self.name} database did not answer; the outcome is unknown", hint="ask again")
-            )
+            request.future.set_exception(self._unknown())
+
+    def _unknown(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"the {self.name} database did not answer; the outcome is unknown", hint="ask again")
 
 
 def fetch_schema(remote: str, database: str, timeout: float, unavailable: type[Unavailable]) -> dict[str, Any]:
