@@ -3,8 +3,8 @@
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 bench=${1:-}
-[[ $bench =~ ^[a-z_]+$ && -f $REPO/tests/bench/$bench.py ]] ||
-    die "which benchmark? One of: $(cd "$REPO/tests/bench" && printf '%s\n' [a-z]*.py | sed 's/\.py$//' | paste -sd ' ')"
+known=$(find "$REPO/tests/bench" -name '[a-z]*.py' -printf '%f\n' | sed 's/\.py$//' | sort | paste -sd ' ')
+[[ -n $bench && " $known " == *" $bench "* ]] || die "which benchmark? One of: $known"
 shift
 lock
 setup

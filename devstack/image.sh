@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the image ovsnet/busybox:local in the docker daemon at the address given: the distribution's static busybox and links
-# to its applets. Nothing is pulled. Usage: image.sh unix:///var/run/docker.sock
+# Makes the image ovsnet/busybox:local in the docker daemon at the address given: the distribution's static busybox and
+# links to its applets. Nothing is pulled. Usage: image.sh unix:///var/run/docker.sock
 set -euo pipefail
 
 root=$(mktemp -d)

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Shared by the devstack scripts: installs what is missing, starts what is not running, and stops only what it started.
 #
-# Everything that we start is recorded in $STATE/NAME.up, processes as "pid start-time", so that nothing is ever found by its name, and carries
-# DEVSTACK_STATE in its environment, so that the children of a daemon that was killed are found as well.
+# What we start is recorded in $STATE/NAME.up, processes as "pid start-time", so that nothing is ever found by its name. A
+# process also carries DEVSTACK_STATE in its environment, so that the children of one that was killed are found as well.
 # Callers: up.sh, down.sh, demo.sh, test.sh, bench.sh and .ci/run. Sourced, never executed.
 
 set -euo pipefail
@@ -86,8 +86,10 @@ apt_install() {
     note "installing: ${missing[*]}"
     local log=/var/log/ovsnet-devstack-apt.log
     local options=(-o Acquire::Retries=3 -o DPkg::Lock::Timeout=300)
-    if ! { timeout 600 apt-get "${options[@]}" update &&
-        timeout 1800 apt-get "${options[@]}" install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null 9>&-; then
+    if ! {
+        timeout 600 apt-get "${options[@]}" update &&
+            timeout 1800 apt-get "${options[@]}" install -y --no-install-recommends "${missing[@]}"
+    } >"$log" 2>&1 </dev/null 9>&-; then
         tail -n 20 "$log" >&2
         die "apt-get could not install ${missing[*]}; its whole output is in $log"
     fi
@@ -120,7 +122,7 @@ find_python() {
 # install_venv: .venv with ovsnet (editable) and the test tools; redone when the package's metadata changed.
 install_venv() {
     local python version stamp log=$REPO/.venv/pip.log
-    python=$(find_python) || die "no Python 3.11 or newer in /usr/bin: install one, for example python3.12 and python3.12-venv"
+    python=$(find_python) || die "no Python 3.11 or newer in /usr/bin: install one, such as python3.12"
     version=$("$python" -c 'import sys; print("python{}.{}".format(*sys.version_info))')
     stamp=$(cd "$REPO" && { echo "$REPO $version"; cat setup.cfg pyproject.toml; } | sha256sum)
     [[ -f $REPO/.venv/stamp && $(<"$REPO/.venv/stamp") == "$stamp" ]] && return
@@ -144,7 +146,7 @@ setup() {
 
 # ---------------------------------------------------------------------------------------------------------- processes
 
-# start_time PID: in clock ticks since boot (proc_pid_stat(5), field 22); nothing for a process that only waits to be reaped.
+# start_time PID: in clock ticks since boot (proc_pid_stat(5), field 22); nothing for one that only waits to be reaped.
 start_time() { sed 's/^.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { print $20 }'; }
 
 # record NAME PID: NAME was started by us.
@@ -161,7 +163,7 @@ ours() {
 spawn() {
     local name=$1
     shift
-    DEVSTACK_STATE=$STATE setsid "$@" >>"$STATE/$name.log" 2>&1 </dev/null 9>&- &
+    DEVSTACK_STATE=$STATE/$name setsid "$@" >>"$STATE/$name.log" 2>&1 </dev/null 9>&- &
     record "$name" $!
     STARTED+=("$name")
 }
@@ -181,20 +183,18 @@ halt() {
 
 gone() { ! ours "$1" >/dev/null; }
 
-# kill_marked COMM: children left by a daemon of ours that was killed: they carry our mark in their environment.
+# kill_marked NAME: what a daemon of ours has left behind when it was killed; children carry its mark in the environment.
 kill_marked() {
-    local proc pid
-    for proc in $(grep -lszx "DEVSTACK_STATE=$STATE" /proc/[0-9]*/environ || true); do
-        pid=${proc//[!0-9]/}
-        # A name may be cut by the kernel to 15 bytes.
-        [[ $(cat "/proc/$pid/comm" 2>/dev/null) == "$1" ]] && kill -KILL "$pid" 2>/dev/null
+    local proc
+    for proc in $(grep -lszx "DEVSTACK_STATE=$STATE/$1" /proc/[0-9]*/environ || true); do
+        kill -KILL "${proc//[!0-9]/}" 2>/dev/null || true
     done
-    return 0
 }
 
+# failed NAME TEXT: ends the script with the last words of NAME.
 failed() {
-    tail -n 15 "$STATE/$1.log" >&2 || true
-    die "$2 (log: $STATE/$1.log)"
+    tail -n 30 "$STATE/$1.log" >&2 || true
+    die "$2; above is the end of its log"
 }
 
 # ---------------------------------------------------------------------------------------------------------- Open vSwitch
@@ -280,7 +280,7 @@ ready_or_dead() {
 
 ovsnetd_down() {
     halt ovsnetd 20
-    kill_marked ovsdb-server
+    kill_marked ovsnetd
     rm -rf "$DATA/state"
     # A switch that was not ours to start is left without what ovsnetd made in it.
     local name
@@ -329,8 +329,8 @@ dockerd_up() {
     echo '{}' >"$STATE/daemon.json" # or dockerd reads the host's
     # No bridge, no rules, no forwarding switched on: the host's own network stays as it is. A cgroup of its own tells
     # its containers from everybody else's.
-    spawn dockerd dockerd --config-file "$STATE/daemon.json" --host "unix://$STATE/docker.sock" --pidfile "$STATE/dockerd.pid" \
-        --data-root "$DATA/docker" --exec-root "$STATE/docker" --bridge none --iptables=false --ip6tables=false \
+    spawn dockerd dockerd --config-file "$STATE/daemon.json" --host "unix://$STATE/docker.sock" \
+        --pidfile "$STATE/dockerd.pid" --data-root "$DATA/docker" --exec-root "$STATE/docker" --bridge none --iptables=false --ip6tables=false \
         --ip-forward=false --default-ulimit nofile=1024:1024 --exec-opt native.cgroupdriver=cgroupfs \
         --cgroup-parent /ovsnet-devstack
     until_true 60 ready_or_dead dockerd docker version || true
@@ -341,8 +341,7 @@ dockerd_up() {
 dockerd_down() {
     halt dockerd 30
     # Only a dockerd that was killed leaves these.
-    kill_marked containerd
-    kill_marked containerd-shim
+    kill_marked dockerd
     find /sys/fs/cgroup -path '*/ovsnet-devstack/*' -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u |
         xargs --no-run-if-empty kill -KILL 2>/dev/null || true
     find /sys/fs/cgroup -depth -type d \( -path '*/ovsnet-devstack/*' -o -name ovsnet-devstack \) \
@@ -376,7 +375,8 @@ image_down() {
     read -r host <"$STATE/image.up"
     # With a daemon of ours it goes anyway.
     if [[ $host != "unix://$STATE/"* ]]; then
-        timeout 60 /usr/bin/docker --host "$host" image rm --force "$IMAGE" >/dev/null || note "image $IMAGE was not removed"
+        timeout 60 /usr/bin/docker --host "$host" image rm --force "$IMAGE" >/dev/null ||
+            note "image $IMAGE was not removed"
     fi
 }
 

@@ -5,6 +5,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 lock
 setup
 stack_up
-if ((${#STARTED[@]})); then note "started: ${STARTED[*]}; devstack/down.sh stops it"; else note "everything was up: nothing changed"; fi
+if ((${#STARTED[@]})); then
+    note "started: ${STARTED[*]}; devstack/down.sh stops it"
+else
+    note "everything was up: nothing changed"
+fi
 note "docker --host $(docker_host) network create -d ovsnet --ipam-driver ovsnet --subnet 10.42.0.0/24 blue"
 note "$REPO/.venv/bin/ovsnet endpoint ls"

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -156,7 +157,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment(**{MARK: str(self.directory)}),
+                env=environment(**{MARK: str(self.directory), "OVS_RUNDIR": str(self.directory)}),
                 start_new_session=True,
             )
 
@@ -207,7 +208,7 @@ class Daemon:
     def sweep(self) -> None:
         """Kills whatever it has left behind."""
         for pid, _ in list(marked(self.directory)):
-            os.kill(pid, signal.SIGKILL)
+            _kill(pid)
 
     def log_tail(self, lines: int = 40) -> str:
         """The end of its log."""
@@ -506,9 +507,14 @@ class Dockerd(Daemon):
         """Kills containers that a killed dockerd has left behind, and removes our cgroups."""
         for top in [path for path in Path("/sys/fs/cgroup").rglob(self._cgroup) if path.is_dir()]:
             for pid in {int(pid) for procs in top.rglob("cgroup.procs") for pid in procs.read_text().split()}:
-                os.kill(pid, signal.SIGKILL)
+                _kill(pid)
             groups = sorted((path for path in (top, *top.rglob("*")) if path.is_dir()), reverse=True)
             wait_until(partial(_remove, groups), f"{top} is empty")
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _remove(groups: Iterable[Path]) -> bool:
