@@ -1,0 +1,45 @@
+"""The admin REST API: pools, networks and endpoints as resources under /v1, and /healthz.
+
+An edge: it parses requests into the vocabulary, calls the use cases, and renders what they return. It owns the JSON
+shapes (`schemas`) and the table from error code to HTTP status (`problems`), and no logic. The composition root serves
+the app; the CNI blueprint may be registered on it.
+"""
+
+from __future__ import annotations
+
+from flask import Response, jsonify
+from flask_openapi.openapi import OpenAPI
+
+from . import endpoints, health, networks, pools, problems
+from .resource import UseCases
+from .schemas import Problem
+
+MAX_BODY = 1 << 20  # bytes
+
+__all__ = ["MAX_BODY", "UseCases", "create_app"]
+
+
+def create_app(controller: UseCases, *, version: str) -> OpenAPI:
+    """The REST API on `controller` as a Flask app; `version` is ovsnetd's, told in `/openapi.json` (OpenAPI 3.1)."""
+    app = OpenAPI(
+        "ovsnet.api",
+        info={"title": "ovsnet", "version": version, "description": "Container networks on Open vSwitch."},
+        validation_error_status="default",  # every operation documents its problems under "default"
+        validation_error_model=Problem,
+        validation_error_callback=problems.from_validation,
+        doc_ui=False,
+        static_folder=None,
+    )
+    app.openapi_version = "3.1.0"
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's default provider has it
+    problems.register(app)
+    for room in (pools, networks, endpoints, health):
+        app.register_api(room.create_blueprint(controller))
+    document = app.api_doc  # built now: the library builds it at the first call, and not for several threads at once
+
+    @app.get("/openapi.json", doc_ui=False)
+    def openapi() -> Response:
+        return jsonify(document)
+
+    return app

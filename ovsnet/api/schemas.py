@@ -1,0 +1,420 @@
+"""The JSON shapes of the API: request models that yield the vocabulary, response models that are made from it.
+
+Pure. Names, addresses and numbers are checked here by the vocabulary's own functions, so that a refusal can name the
+key. `ovsnet.client` mirrors the response shapes as typed dictionaries; a test keeps the two alike.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    RootModel,
+    WithJsonSchema,
+    model_validator,
+)
+
+from ovsnet import model
+from ovsnet.errors import InvalidRequest
+from ovsnet.names import check_container_id, check_ifname, check_mac, check_network_name
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Refused(ValueError):
+    """A value that we refuse, with what to do about it; `key` where it is not the one being parsed."""
+
+    def __init__(self, message: str, *, hint: str, key: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.key = key
+
+
+def _by(check: Callable[[T], R]) -> Callable[[T], R]:
+    """`check` of the vocabulary for pydantic, which takes only a ValueError for a refusal."""
+
+    def validate(value: T) -> R:
+        try:
+            return check(value)
+        except InvalidRequest as exc:
+            raise Refused(exc.message, hint=exc.hint) from None
+
+    return validate
+
+
+def _text(parse: Callable[[str], Any]) -> PlainValidator:
+    def validate(value: object) -> Any:
+        if not isinstance(value, str):
+            raise Refused("input should be a valid string", hint="")
+        return _by(parse)(value)
+
+    return PlainValidator(validate)
+
+
+def _storable(text: str) -> str:
+    if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        raise Refused("the string holds a NUL or half a surrogate pair", hint="OVSDB stores UTF-8 without NUL")
+    return text
+
+
+def _address(text: str) -> model.IPAddress:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise Refused(f"{text[:80]!r} is not an IP address", hint="write it as 10.1.0.5 or fd00::5") from None
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
+        raise Refused(f"{text[:80]!r} has a zone", hint=f"write {text.partition('%')[0]}")
+    return address
+
+
+def _subnet(text: str) -> model.IPNetwork:
+    address, slash, length = text.partition("/")
+    try:
+        interface = ipaddress.ip_interface(f"{_address(address)}/{length}")
+    except ValueError:
+        interface = None
+    if interface is None or not slash:
+        raise Refused(f"{text[:80]!r} is not a subnet", hint="write it as 10.1.0.0/24 or fd00:1::/64")
+    if interface.ip != interface.network.network_address:
+        raise Refused(f"{text[:80]!r} has bits set beyond its prefix", hint=f"write {interface.network}")
+    return interface.network
+
+
+def _schema(description: str, example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "description": description, "examples": [example]})
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Address = Annotated[model.IPAddress, _text(_address), _schema("IP address", "10.1.0.5")]
+Subnet = Annotated[model.IPNetwork, _text(_subnet), _schema("Subnet, without host bits", "10.1.0.0/24")]
+Range = Annotated[
+    model.AddressRange,
+    _text(model.AddressRange.parse),
+    _schema("Address, first-last, or prefix", "10.1.0.10-10.1.0.99"),
+]
+Name = Annotated[str, _text(check_network_name), _schema("Letters, digits, '_', '.', '-'; 128 at most", "blue")]
+Container = Annotated[str, _text(check_container_id), _schema("Container ID as in the CNI specification", "web-1")]
+Interface = Annotated[str, _text(check_ifname), _schema("Name of a network interface", "eth0")]
+Mac = Annotated[str, _text(check_mac), _schema("Unicast MAC address", "02:00:00:00:00:01")]
+Vlan = Annotated[int, AfterValidator(_by(model.check_tag)), Field(json_schema_extra={"minimum": 0, "maximum": 4094})]
+Mtu = Annotated[int, AfterValidator(_by(model.check_mtu)), Field(json_schema_extra={"minimum": 68, "maximum": 65535})]
+
+
+class _Request(BaseModel):
+    """A body or query: no unknown keys, no coercion."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, data: dict[str, Any]) -> dict[str, Any]:
+        for key in data:
+            if key not in cls.model_fields:
+                known = ", ".join(cls.model_fields)
+                raise Refused("unknown key", key=key[:80], hint=f"the keys are {known}")
+        return data
+
+
+class Ref(BaseModel):
+    """Path of a pool or network."""
+
+    ref: str = Field(description="Name or UUID")
+
+
+class EndpointRef(BaseModel):
+    """Path of an endpoint."""
+
+    uuid: str = Field(description="The endpoint's UUID")
+
+
+class EndpointQuery(_Request):
+    """Filter of the endpoints' list."""
+
+    network: str | None = Field(None, description="Only endpoints of this network, by name or UUID")
+
+
+class PoolCreate(_Request):
+    """A subnet pool to be made. Ranges limit dynamic allocation; none means the whole subnet."""
+
+    subnet: Subnet
+    name: Name | None = Field(None, description="Default: chosen by ovsnet")
+    space: Name = Field(model.DEFAULT_SPACE, description="Address space within which pools may not overlap")
+    gateway: Address | None = Field(None, description="Absent: the first assignable address; null: no gateway")
+    ranges: list[Range] = Field([], description="Where dynamic allocation takes addresses from")
+    exclusions: list[Range] = Field([], description="Never given to anybody")
+    static_ranges: list[Range] = Field([], description="Given only when asked for by address")
+    labels: dict[Text, Text] = {}
+
+    def spec(self) -> model.PoolSpec:
+        """The same in the vocabulary."""
+        return model.PoolSpec(
+            subnet=self.subnet,
+            name=self.name or "",
+            space=self.space,
+            gateway=self.gateway,
+            no_gateway=self.gateway is None and "gateway" in self.model_fields_set,
+            ranges=tuple(self.ranges),
+            exclusions=tuple(self.exclusions),
+            static_ranges=tuple(self.static_ranges),
+            labels=self.labels,
+        )
+
+
+class NetworkCreate(_Request):
+    """A network to be made, on existing pools or on new ones for the given subnets; one of each family at most."""
+
+    name: Name
+    bridge: Interface | None = Field(None, description="OVS bridge. Default: the settings'")
+    vlan: Vlan | None = Field(None, description="VLAN tag, 0 for untagged. Default: a free one")
+    mtu: Mtu | None = Field(None, description="Bytes. Default: the settings'")
+    pools: list[Name] = Field([], description="Existing pools, by name or UUID")
+    subnets: list[Subnet] = Field([], description="Subnets for which pools are made with the network")
+    internal: bool = Field(False, description="No gateway on the host")
+    labels: dict[Text, Text] = {}
+
+    def spec(self) -> model.NetworkSpec:
+        """The same in the vocabulary."""
+        return model.NetworkSpec(
+            name=self.name,
+            bridge=self.bridge or "",
+            tag=self.vlan,
+            mtu=self.mtu,
+            pools=tuple(self.pools),
+            subnets=tuple(model.PoolSpec(subnet=subnet) for subnet in self.subnets),
+            internal=self.internal,
+            labels=self.labels,
+        )
+
+
+class EndpointCreate(_Request):
+    """A container to be attached to a network. Asked again for the same container and ifname: the same endpoint."""
+
+    network: Name = Field(description="Name or UUID")
+    container: Container
+    ifname: Interface
+    netns: Text = Field(min_length=1, description="Path of the container's network namespace")
+    addresses: list[Address] = Field([], description="Addresses asked for, one of each family at most")
+    mac: Mac | None = Field(None, description="Default: derived from the address")
+    mtu: Mtu | None = Field(None, description="Bytes. Default: the network's")
+    labels: dict[Text, Text] = {}
+
+    def request(self) -> model.AttachRequest:
+        """The same in the vocabulary."""
+        return model.AttachRequest(
+            network=self.network,
+            container=self.container,
+            ifname=self.ifname,
+            netns=self.netns,
+            addresses=tuple(self.addresses),
+            mac=self.mac or "",
+            mtu=self.mtu,
+            origin=model.Origin.API,
+            labels=self.labels,
+        )
+
+
+class Pool(BaseModel):
+    """A subnet pool and its use."""
+
+    id: str
+    name: str
+    space: str
+    subnet: str
+    gateway: str | None
+    ranges: list[str]
+    exclusions: list[str]
+    static_ranges: list[str]
+    origin: str
+    capacity: int = Field(description="Addresses that dynamic allocation could give in the empty pool")
+    leased: int
+    networks: list[str] = Field(description="Names of the networks that take addresses from it")
+    labels: dict[str, str]
+
+    @classmethod
+    def of(cls, use: model.PoolUse) -> Self:
+        """From the vocabulary."""
+        pool = use.pool
+        return cls(
+            id=pool.uuid,
+            name=pool.name,
+            space=pool.space,
+            subnet=str(pool.subnet),
+            gateway=None if pool.gateway is None else str(pool.gateway),
+            ranges=[str(item) for item in pool.ranges],
+            exclusions=[str(item) for item in pool.exclusions],
+            static_ranges=[str(item) for item in pool.static_ranges],
+            origin=pool.origin.value,
+            capacity=use.capacity,
+            leased=use.leased,
+            networks=list(use.networks),
+            labels=dict(pool.labels),
+        )
+
+
+class LeaseOwner(BaseModel):
+    """What a lease belongs to."""
+
+    kind: str = Field(description="endpoint, gateway, docker or reserved")
+    id: str
+
+
+class Lease(BaseModel):
+    """An address that is given out."""
+
+    address: str
+    pool: str = Field(description="The pool's name")
+    node: str = Field(description="Node of the block that the address lies in")
+    owner: LeaseOwner
+
+    @classmethod
+    def of(cls, lease: model.Lease) -> Self:
+        """From the vocabulary."""
+        owner = LeaseOwner(kind=lease.owner.kind.value, id=lease.owner.id)
+        return cls(address=str(lease.address), pool=lease.pool, node=lease.node, owner=owner)
+
+
+class Network(BaseModel):
+    """A network: an OVS bridge with a VLAN tag, and the pools it takes addresses from."""
+
+    id: str
+    name: str
+    bridge: str
+    vlan: int = Field(description="0 means untagged")
+    mtu: int
+    pools: list[str] = Field(description="Names, IPv4 before IPv6")
+    subnets: list[str]
+    gateways: list[str] = Field(description="The host's addresses with prefix lengths")
+    internal: bool
+    origin: str
+    docker_ids: list[str] = Field(description="Ids under which Docker knows it")
+    labels: dict[str, str]
+
+    @classmethod
+    def of(cls, network: model.Network, pools: Mapping[str, model.PoolUse]) -> Self:
+        """From the vocabulary; `pools` by UUID. A pool that is not there was deleted, and its network with it."""
+        own = [pools[uuid].pool for uuid in network.pools if uuid in pools]
+        return cls(
+            id=network.uuid,
+            name=network.name,
+            bridge=network.bridge,
+            vlan=network.tag,
+            mtu=network.mtu,
+            pools=[pool.name for pool in own],
+            subnets=[str(pool.subnet) for pool in own],
+            gateways=[str(gateway) for gateway in network.gateways],
+            internal=network.internal,
+            origin=network.origin.value,
+            docker_ids=sorted(network.docker_ids),
+            labels=dict(network.labels),
+        )
+
+
+class Owner(BaseModel):
+    """Who holds an endpoint."""
+
+    kind: str = Field(description="docker, cni or api")
+    container: str
+    ifname: str
+    sandbox: str
+
+
+class Endpoint(BaseModel):
+    """An attachment of a container to a network."""
+
+    id: str
+    network: str = Field(description="The network's name")
+    network_id: str
+    container: str = Field(description="Container ID; for Docker the id of Docker's endpoint")
+    ifname: str = Field(description="The interface in the container; empty for Docker, which does not tell")
+    origin: str
+    node: str
+    owner: Owner
+    addresses: list[str] = Field(description="With prefix lengths")
+    mac: str
+    vlan: int
+    bridge: str
+    port: str = Field(description="The switch port, in the host's namespace")
+    link: str = Field(description="The container's link as ovsnet made it")
+    mtu: int
+    sandbox: str = Field(description="Path of the container's network namespace; empty until Docker's Join")
+    labels: dict[str, str]
+
+    @classmethod
+    def of(cls, endpoint: model.Endpoint, network: model.Network) -> Self:
+        """From the vocabulary; `network` is the endpoint's."""
+        return cls(
+            id=endpoint.uuid,
+            network=endpoint.network_name,
+            network_id=endpoint.network,
+            container=endpoint.container,
+            ifname=endpoint.ifname,
+            origin=endpoint.origin.value,
+            node=endpoint.node,
+            owner=Owner(
+                kind=endpoint.origin.value,
+                container=endpoint.container,
+                ifname=endpoint.ifname,
+                sandbox=endpoint.sandbox,
+            ),
+            addresses=[str(address) for address in endpoint.addresses],
+            mac=endpoint.mac,
+            vlan=network.tag,
+            bridge=network.bridge,
+            port=endpoint.port,
+            link=endpoint.link,
+            mtu=endpoint.mtu,
+            sandbox=endpoint.sandbox,
+            labels=dict(endpoint.labels),
+        )
+
+
+class Health(BaseModel):
+    """The controller serves requests."""
+
+    status: Literal["ok"]
+    state: str = Field(description="The OVSNet database: ok, or what is wrong with it")
+    switch: str = Field(description="The Open_vSwitch database: ok, or what is wrong with it")
+    node: str
+    version: str
+
+    @classmethod
+    def of(cls, health: model.Health) -> Self:
+        """From the vocabulary, where `health.ok`."""
+        return cls(status="ok", state=health.state, switch=health.switch, node=health.node, version=health.version)
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    type: str = Field(description="URI that names the kind of problem; follows from the code")
+    title: str = Field(description="The code in words")
+    status: int
+    detail: str = Field(description="What happened")
+    code: str = Field(description="Stable code, see docs/api.md")
+    hint: str = Field(description="What to do about it")
+    details: dict[str, str] = Field(description="Context for machines; for a refused body the keys and what is wrong")
+    instance: str = Field(description="Path of the request")
+
+
+class Pools(RootModel[list[Pool]]):
+    """All pools."""
+
+
+class Leases(RootModel[list[Lease]]):
+    """All leases of a pool."""
+
+
+class Networks(RootModel[list[Network]]):
+    """All networks."""
+
+
+class Endpoints(RootModel[list[Endpoint]]):
+    """All endpoints, or those of one network."""

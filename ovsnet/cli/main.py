@@ -1,0 +1,97 @@
+"""The `ovsnet` command itself, and the commands that are about ovsnet and not about a resource."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ovsnet import __version__
+from ovsnet.errors import OvsnetError
+
+from .output import print_json, print_sheet
+from .resources import endpoint, network, pool
+from .session import Root, Session, options
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+@options
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Container networks on Open vSwitch: pools, networks and endpoints of ovsnetd.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 not found, 4 conflict, 5 unavailable.
+    """
+    ctx.ensure_object(Session)
+
+
+@cli.command()
+@options
+@click.pass_obj
+def status(session: Session) -> None:
+    """Tell whether ovsnetd serves requests; exit code 5 if not."""
+    health = session.client().health()
+    if session.json:
+        print_json(health)
+    else:
+        print_sheet(health)
+
+
+@cli.command()
+@options
+@click.pass_obj
+def version(session: Session) -> None:
+    """Tell the versions of this command and of ovsnetd."""
+    try:
+        server = session.client().health()["version"]
+    except OvsnetError as exc:  # an unhealthy ovsnetd still tells its version; one that is not there has none
+        server = exc.details.get("version", "")
+    versions = {"client": __version__, "server": server or None}
+    if session.json:
+        print_json(versions)
+    else:
+        print_sheet(versions | {"server": server or "not reachable"})
+
+
+@cli.group()
+def cni() -> None:
+    """The CNI plugins on this host."""
+
+
+@cni.command("install")
+@click.option("--bin-dir", type=click.Path(path_type=Path), required=True, help="Where the runtime looks for plugins.")
+@options
+@click.pass_obj
+def cni_install(session: Session, bin_dir: Path) -> None:
+    """Install the CNI plugins, which talk to the socket given."""
+    from cni.install import install  # noqa: PLC0415  # only here
+
+    _tell(session, install(bin_dir, Path(session.socket).absolute()))
+
+
+@cni.command("uninstall")
+@click.option("--bin-dir", type=click.Path(path_type=Path), required=True, help="Where they were installed.")
+@options
+@click.pass_obj
+def cni_uninstall(session: Session, bin_dir: Path) -> None:
+    """Remove our CNI plugins, and nobody else's."""
+    from cni.install import uninstall  # noqa: PLC0415  # only here
+
+    _tell(session, uninstall(bin_dir))
+
+
+def _tell(session: Session, paths: list[Path]) -> None:
+    if session.json:
+        print_json([str(path) for path in paths])
+    else:
+        for path in paths:
+            click.echo(path)
+
+
+for group in (pool, network, endpoint):
+    cli.add_command(group)
+
+
+def main() -> None:
+    """The entry point."""
+    cli(prog_name="ovsnet")

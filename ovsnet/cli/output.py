@@ -1,0 +1,84 @@
+"""Answers on stdout: JSON as the API gave it, or tables that fit the terminal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+GAP = 2  # blanks between columns
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table; on a narrow terminal those with the highest `optional` go first, 0 stays."""
+
+    title: str
+    optional: int = 0
+
+
+def print_json(value: Any) -> None:
+    """`value` as the API gave it."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_table(columns: tuple[Column, ...], rows: Iterable[tuple[object, ...]]) -> None:
+    """Rows under the columns' titles. Into a pipe or file: every column, every row on one line (lists: with commas)."""
+    terminal = sys.stdout.isatty()
+    cells = [[_cell(value, "\n" if terminal else ",") for value in row] for row in rows]
+    shown = list(range(len(columns)))
+    if terminal:
+        widths = [
+            max(len(line) for cell in (column.title, *(row[index] for row in cells)) for line in cell.split("\n"))
+            for index, column in enumerate(columns)
+        ]
+        while sum(widths[index] + GAP for index in shown) - GAP > shutil.get_terminal_size().columns:
+            least = max(shown, key=lambda index: columns[index].optional)
+            if not columns[least].optional:
+                break
+            shown.remove(least)
+    _render([columns[index].title for index in shown], [[row[index] for index in shown] for row in cells])
+
+
+def print_sheet(values: Mapping[str, object]) -> None:
+    """One thing, a line for each of its keys."""
+    separator = "\n" if sys.stdout.isatty() else ","
+    _render(None, [[key, _cell(value, separator)] for key, value in values.items()])
+
+
+def _cell(value: object, separator: str) -> str:
+    if value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return separator.join(_cell(item, separator) for item in value)
+    if isinstance(value, dict):
+        return separator.join(f"{_cell(key, ' ')}={_cell(item, ' ')}" for key, item in value.items())
+    return "".join(char if char.isprintable() else "?" for char in str(value))  # no escape sequences from outside
+
+
+def _render(titles: list[str] | None, rows: list[list[str]]) -> None:
+    if not sys.stdout.isatty():
+        lines = rows if titles is None else [titles, *rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            click.echo((" " * GAP).join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        return
+    from rich.console import Console  # noqa: PLC0415  # slow
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=titles is not None)
+    for title in titles or ("", ""):
+        table.add_column(title, overflow="fold")
+    if titles is None:
+        table.columns[0].style = "bold"
+    for row in rows:
+        table.add_row(*row)
+    width, height = shutil.get_terminal_size()  # rich would take 80 by 25 for a dumb terminal
+    Console(markup=False, highlight=False, emoji=False, width=width, height=height).print(table)

@@ -1,0 +1,323 @@
+"""`ovsnet pool`, `ovsnet network` and `ovsnet endpoint`: ls, show, create, rm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ovsnet.errors import EndpointNotFound, InvalidRequest
+
+from .output import Column, print_json, print_sheet, print_table
+from .session import Session, for_each, options
+
+if TYPE_CHECKING:
+    from ovsnet.client import Client, Endpoint, Network, Pool
+
+SHORT_ID = 8
+UUID_LENGTH = 36
+
+names = click.argument("names", metavar="NAME...", nargs=-1, required=True)
+
+
+@click.group()
+def pool() -> None:
+    """Subnet pools, which addresses come from."""
+
+
+@pool.command("ls")
+@options
+@click.pass_obj
+def pool_ls(session: Session) -> None:
+    """List all pools."""
+    found = session.client().pools()
+    if session.json:
+        print_json(found)
+        return
+    columns = (
+        Column("NAME"),
+        Column("SUBNET"),
+        Column("GATEWAY", 2),
+        Column("LEASED"),
+        Column("CAPACITY"),
+        Column("NETWORKS", 1),
+        Column("SPACE", 4),
+        Column("ORIGIN", 3),
+    )
+    print_table(
+        columns,
+        (
+            (
+                item["name"],
+                item["subnet"],
+                item["gateway"],
+                item["leased"],
+                item["capacity"],
+                item["networks"],
+                item["space"],
+                item["origin"],
+            )
+            for item in found
+        ),
+    )
+
+
+@pool.command("show")
+@click.argument("name")
+@options
+@click.pass_obj
+def pool_show(session: Session, name: str) -> None:
+    """Show one pool, by name or UUID."""
+    _show(session, session.client().pool(name))
+
+
+@pool.command("leases")
+@click.argument("name")
+@options
+@click.pass_obj
+def pool_leases(session: Session, name: str) -> None:
+    """List who has which address of a pool."""
+    found = session.client().leases(name)
+    if session.json:
+        print_json(found)
+        return
+    print_table(
+        (Column("ADDRESS"), Column("KIND"), Column("OWNER"), Column("NODE", 1)),
+        ((item["address"], item["owner"]["kind"], item["owner"]["id"], item["node"]) for item in found),
+    )
+
+
+@pool.command("create")
+@click.argument("name")
+@click.option("--subnet", metavar="CIDR", required=True, help="The subnet, such as 10.1.0.0/24.")
+@click.option("--gateway", metavar="IP|none", default="", help="Default: the first assignable address.")
+@click.option("--range", "ranges", metavar="R", multiple=True, help="Give only these: address, first-last or prefix.")
+@click.option("--exclude", "exclusions", metavar="R", multiple=True, help="Never give these.")
+@options
+@click.pass_obj
+def pool_create(
+    session: Session, name: str, subnet: str, gateway: str, ranges: tuple[str, ...], exclusions: tuple[str, ...]
+) -> None:
+    """Make a pool."""
+    no_gateway = gateway == "none"
+    made = session.client().create_pool(
+        subnet,
+        name=name,
+        gateway="" if no_gateway else gateway,
+        no_gateway=no_gateway,
+        ranges=ranges,
+        exclusions=exclusions,
+    )
+    _show(session, made)
+
+
+@pool.command("rm")
+@names
+@options
+@click.pass_obj
+def pool_rm(session: Session, names: tuple[str, ...]) -> None:
+    """Delete pools, by name or UUID."""
+    for_each(names, session.client().delete_pool, session)
+
+
+@click.group()
+def network() -> None:
+    """Networks: an OVS bridge with a VLAN tag, and pools."""
+
+
+@network.command("ls")
+@options
+@click.pass_obj
+def network_ls(session: Session) -> None:
+    """List all networks."""
+    found = session.client().networks()
+    if session.json:
+        print_json(found)
+        return
+    columns = (
+        Column("NAME"),
+        Column("BRIDGE", 2),
+        Column("VLAN"),
+        Column("SUBNETS"),
+        Column("GATEWAYS", 1),
+        Column("MTU", 4),
+        Column("INTERNAL", 5),
+        Column("ORIGIN", 3),
+    )
+    print_table(
+        columns,
+        (
+            (
+                item["name"],
+                item["bridge"],
+                item["vlan"],
+                item["subnets"],
+                item["gateways"],
+                item["mtu"],
+                item["internal"],
+                item["origin"],
+            )
+            for item in found
+        ),
+    )
+
+
+@network.command("show")
+@click.argument("name")
+@options
+@click.pass_obj
+def network_show(session: Session, name: str) -> None:
+    """Show one network, by name or UUID."""
+    _show(session, session.client().network(name))
+
+
+@network.command("create")
+@click.argument("name")
+@click.option("--subnet", "subnets", metavar="CIDR", multiple=True, help="Make a pool for it; one of each family.")
+@click.option("--pool", "pools", metavar="NAME", multiple=True, help="Use this pool; one of each family.")
+@click.option("--bridge", metavar="B", default="", help="Default: the settings'.")
+@click.option("--vlan", metavar="N", type=int, help="VLAN tag, 0 for untagged. Default: a free one.")
+@click.option("--mtu", metavar="N", type=int, help="Bytes. Default: the settings'.")
+@click.option("--internal", is_flag=True, help="No gateway on the host.")
+@options
+@click.pass_obj
+def network_create(
+    session: Session,
+    name: str,
+    subnets: tuple[str, ...],
+    pools: tuple[str, ...],
+    bridge: str,
+    vlan: int | None,
+    mtu: int | None,
+    internal: bool,
+) -> None:
+    """Make a network."""
+    made = session.client().create_network(
+        name, bridge=bridge, vlan=vlan, mtu=mtu, pools=pools, subnets=subnets, internal=internal
+    )
+    _show(session, made)
+
+
+@network.command("rm")
+@names
+@options
+@click.pass_obj
+def network_rm(session: Session, names: tuple[str, ...]) -> None:
+    """Delete networks, by name or UUID."""
+    for_each(names, session.client().delete_network, session)
+
+
+@click.group()
+def endpoint() -> None:
+    """Endpoints: attachments of containers to networks."""
+
+
+@endpoint.command("ls")
+@click.option("--network", metavar="N", help="Only endpoints of this network.")
+@options
+@click.pass_obj
+def endpoint_ls(session: Session, network: str | None) -> None:
+    """List endpoints, whoever made them."""
+    found = session.client().endpoints(network)
+    if session.json:
+        print_json(found)
+        return
+    columns = (
+        Column("ID"),
+        Column("NETWORK"),
+        Column("OWNER", 1),
+        Column("CONTAINER"),
+        Column("IFNAME", 2),
+        Column("ADDRESSES"),
+        Column("MAC", 4),
+        Column("VLAN", 3),
+        Column("PORT", 5),
+        Column("NODE", 6),
+    )
+    print_table(
+        columns,
+        (
+            (
+                item["id"][:SHORT_ID],
+                item["network"],
+                item["owner"]["kind"],
+                _short(item["container"]),
+                item["ifname"],
+                item["addresses"],
+                item["mac"],
+                item["vlan"],
+                item["port"],
+                item["node"],
+            )
+            for item in found
+        ),
+    )
+
+
+@endpoint.command("show")
+@click.argument("id")
+@options
+@click.pass_obj
+def endpoint_show(session: Session, id: str) -> None:  # noqa: A002  # the argument's name in the usage line
+    """Show one endpoint, by UUID or the beginning of it."""
+    client = session.client()
+    _show(session, client.endpoint(_uuid(client, id)))
+
+
+@endpoint.command("create")
+@click.option("--network", metavar="N", required=True, help="Name or UUID of the network.")
+@click.option("--container", metavar="ID", required=True, help="Container ID.")
+@click.option("--netns", metavar="PATH", required=True, help="The container's network namespace.")
+@click.option("--ifname", metavar="NAME", default="eth0", show_default=True, help="The interface in the container.")
+@click.option("--address", "addresses", metavar="IP", multiple=True, help="Ask for it; one of each family.")
+@click.option("--mac", metavar="MAC", default="", help="Default: derived from the address.")
+@click.option("--mtu", metavar="N", type=int, help="Bytes. Default: the network's.")
+@options
+@click.pass_obj
+def endpoint_create(
+    session: Session,
+    network: str,
+    container: str,
+    netns: str,
+    ifname: str,
+    addresses: tuple[str, ...],
+    mac: str,
+    mtu: int | None,
+) -> None:
+    """Attach a container to a network."""
+    made = session.client().create_endpoint(network, container, ifname, netns, addresses=addresses, mac=mac, mtu=mtu)
+    _show(session, made)
+
+
+@endpoint.command("rm")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@options
+@click.pass_obj
+def endpoint_rm(session: Session, ids: tuple[str, ...]) -> None:
+    """Detach endpoints, by UUID or the beginning of it."""
+    client = session.client()
+    for_each(ids, lambda ref: client.delete_endpoint(_uuid(client, ref)), session)
+
+
+def _show(session: Session, thing: Pool | Network | Endpoint) -> None:
+    if session.json:
+        print_json(thing)
+    else:
+        print_sheet(thing)
+
+
+def _short(container: str) -> str:
+    """Docker's 64 digits cut as `docker ps` does; other IDs are names, and stay."""
+    return container[:12] if len(container) == 64 else container
+
+
+def _uuid(client: Client, ref: str) -> str:
+    """The UUID of the one endpoint that begins with `ref`."""
+    if len(ref) >= UUID_LENGTH:
+        return ref
+    found = [item["id"] for item in client.endpoints() if ref and item["id"].startswith(ref)]
+    if len(found) > 1:
+        raise InvalidRequest(f"{ref!r} begins {len(found)} endpoints", hint="give more of the ID")
+    if not found:
+        raise EndpointNotFound(f"no endpoint begins with {ref!r}", hint="`ovsnet endpoint ls` shows all")
+    return found[0]

@@ -1,0 +1,359 @@
+"""A typed client of the REST API over its unix socket: a method for each operation, the server's errors raised as ours.
+
+Called by the CLI, and by anybody's Python. Imports little, because a command's start is felt: no pydantic, no Flask. The
+typed dictionaries are the API's JSON as it is (`ovsnet.api.schemas` says what each key means; a test keeps them alike).
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from typing import Any, TypedDict, cast
+from urllib.parse import quote, urlencode
+
+from . import __version__
+from .errors import DeadlineExceeded, Forbidden, InvalidRequest, OvsnetError, Unavailable, from_problem
+
+DEFAULT_SOCKET = "/run/ovsnet/ovsnet.sock"
+DEFAULT_DEADLINE = 30.0  # seconds; longer than ovsnetd's own, whose error says more
+
+
+class Pool(TypedDict):
+    """A subnet pool and its use."""
+
+    id: str
+    name: str
+    space: str
+    subnet: str
+    gateway: str | None
+    ranges: list[str]
+    exclusions: list[str]
+    static_ranges: list[str]
+    origin: str
+    capacity: int
+    leased: int
+    networks: list[str]
+    labels: dict[str, str]
+
+
+class LeaseOwner(TypedDict):
+    """What a lease belongs to."""
+
+    kind: str
+    id: str
+
+
+class Lease(TypedDict):
+    """An address that is given out."""
+
+    address: str
+    pool: str
+    node: str
+    owner: LeaseOwner
+
+
+class Network(TypedDict):
+    """A network."""
+
+    id: str
+    name: str
+    bridge: str
+    vlan: int
+    mtu: int
+    pools: list[str]
+    subnets: list[str]
+    gateways: list[str]
+    internal: bool
+    origin: str
+    docker_ids: list[str]
+    labels: dict[str, str]
+
+
+class Owner(TypedDict):
+    """Who holds an endpoint."""
+
+    kind: str
+    container: str
+    ifname: str
+    sandbox: str
+
+
+class Endpoint(TypedDict):
+    """An attachment of a container to a network."""
+
+    id: str
+    network: str
+    network_id: str
+    container: str
+    ifname: str
+    origin: str
+    node: str
+    owner: Owner
+    addresses: list[str]
+    mac: str
+    vlan: int
+    bridge: str
+    port: str
+    link: str
+    mtu: int
+    sandbox: str
+    labels: dict[str, str]
+
+
+class Health(TypedDict):
+    """The controller serves requests."""
+
+    status: str
+    state: str
+    switch: str
+    node: str
+    version: str
+
+
+class Client:
+    """The API behind the unix socket at `path`; every call ends within `deadline` seconds.
+
+    Methods raise the OvsnetError that the server's code names. When the server cannot be reached it is Unavailable,
+    without the right to reach it Forbidden, without an answer in time DeadlineExceeded. Holds no connection: threads may
+    share one.
+    """
+
+    def __init__(self, path: str = DEFAULT_SOCKET, *, deadline: float = DEFAULT_DEADLINE) -> None:
+        self.path = path
+        self.deadline = deadline
+
+    def pools(self) -> list[Pool]:
+        """All subnet pools."""
+        return cast(list[Pool], self._call("GET", "/v1/pools"))
+
+    def pool(self, ref: str) -> Pool:
+        """One pool, by name or UUID."""
+        return cast(Pool, self._call("GET", f"/v1/pools/{_part(ref)}"))
+
+    def leases(self, pool: str) -> list[Lease]:
+        """Who has which address of a pool."""
+        return cast(list[Lease], self._call("GET", f"/v1/pools/{_part(pool)}/leases"))
+
+    def create_pool(
+        self,
+        subnet: str,
+        *,
+        name: str = "",
+        space: str = "",
+        gateway: str = "",
+        no_gateway: bool = False,
+        ranges: Sequence[str] = (),
+        exclusions: Sequence[str] = (),
+        static_ranges: Sequence[str] = (),
+        labels: dict[str, str] | None = None,
+    ) -> Pool:
+        """Make a pool. Without `gateway` the first assignable address is one, unless `no_gateway`."""
+        body = _given(
+            subnet=subnet,
+            name=name,
+            space=space,
+            gateway=gateway,
+            ranges=list(ranges),
+            exclusions=list(exclusions),
+            static_ranges=list(static_ranges),
+            labels=labels,
+        )
+        if no_gateway:
+            body["gateway"] = None
+        return cast(Pool, self._call("POST", "/v1/pools", body))
+
+    def delete_pool(self, ref: str) -> None:
+        """Delete a pool that no network uses and no lease lies in."""
+        self._call("DELETE", f"/v1/pools/{_part(ref)}")
+
+    def networks(self) -> list[Network]:
+        """All networks."""
+        return cast(list[Network], self._call("GET", "/v1/networks"))
+
+    def network(self, ref: str) -> Network:
+        """One network, by name or UUID."""
+        return cast(Network, self._call("GET", f"/v1/networks/{_part(ref)}"))
+
+    def create_network(
+        self,
+        name: str,
+        *,
+        bridge: str = "",
+        vlan: int | None = None,
+        mtu: int | None = None,
+        pools: Sequence[str] = (),
+        subnets: Sequence[str] = (),
+        internal: bool = False,
+        labels: dict[str, str] | None = None,
+    ) -> Network:
+        """Make a network on existing `pools`, or with new ones for `subnets`. `vlan` 0 is untagged, None a free one."""
+        body = _given(
+            name=name,
+            bridge=bridge,
+            vlan=vlan,
+            mtu=mtu,
+            pools=list(pools),
+            subnets=list(subnets),
+            internal=internal,
+            labels=labels,
+        )
+        return cast(Network, self._call("POST", "/v1/networks", body))
+
+    def delete_network(self, ref: str) -> None:
+        """Delete a network that has no endpoints."""
+        self._call("DELETE", f"/v1/networks/{_part(ref)}")
+
+    def endpoints(self, network: str | None = None) -> list[Endpoint]:
+        """All endpoints, or those of one network."""
+        query = "" if network is None else "?" + urlencode({"network": network})
+        return cast(list[Endpoint], self._call("GET", f"/v1/endpoints{query}"))
+
+    def endpoint(self, uuid: str) -> Endpoint:
+        """One endpoint."""
+        return cast(Endpoint, self._call("GET", f"/v1/endpoints/{_part(uuid)}"))
+
+    def create_endpoint(
+        self,
+        network: str,
+        container: str,
+        ifname: str,
+        netns: str,
+        *,
+        addresses: Sequence[str] = (),
+        mac: str = "",
+        mtu: int | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> Endpoint:
+        """Attach a container, whose network namespace is at the path `netns`, to a network."""
+        body = _given(
+            network=network,
+            container=container,
+            ifname=ifname,
+            netns=netns,
+            addresses=list(addresses),
+            mac=mac,
+            mtu=mtu,
+            labels=labels,
+        )
+        return cast(Endpoint, self._call("POST", "/v1/endpoints", body))
+
+    def delete_endpoint(self, uuid: str) -> None:
+        """Detach a container from a network and free its addresses."""
+        self._call("DELETE", f"/v1/endpoints/{_part(uuid)}")
+
+    def health(self) -> Health:
+        """That the controller serves requests; raises Unavailable with the reason, and details, when it does not."""
+        return cast(Health, self._call("GET", "/healthz"))
+
+    def _call(self, method: str, target: str, body: dict[str, Any] | None = None) -> Any:
+        headers = {"Accept": "application/json, application/problem+json", "User-Agent": f"ovsnet/{__version__}"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection = _Connection(self.path, self.deadline)
+        try:
+            connection.request(method, target, None if body is None else json.dumps(body).encode(), headers)
+            response = connection.getresponse()
+            data = response.read()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"ovsnetd did not answer within {self.deadline:g} s", hint="see its log; whether it acted is unknown"
+            ) from None
+        except PermissionError:
+            raise Forbidden(
+                f"no permission to use {self.path}",
+                hint="use sudo, or become a member of the group that owns the socket",
+            ) from None
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise Unavailable(
+                f"ovsnetd is not reachable at {self.path}",
+                hint="start it with `systemctl start ovsnetd` or `sudo ovsnetd`, or name its socket with --socket",
+            ) from None
+        except (OSError, HTTPException) as exc:
+            raise Unavailable(
+                f"talking to ovsnetd at {self.path} failed: {exc}", hint="see its log; whether it acted is unknown"
+            ) from exc
+        finally:
+            connection.close()
+        return _decode(response, data)
+
+
+class _Socket(socket.socket):
+    """A stream whose every operation ends before `deadline` (monotonic seconds), however slowly bytes drip in."""
+
+    deadline: float
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self._arm()
+        return super().recv_into(*args, **kwargs)
+
+    def sendall(self, *args: Any) -> None:
+        self._arm()
+        super().sendall(*args)
+
+    def connect(self, address: Any) -> None:
+        # While the server's backlog is full, connecting without blocking fails at once and cannot be polled for (unix(7),
+        # EAGAIN); connecting with it waits as long as SO_SNDTIMEO says.
+        left = self._left()
+        self.settimeout(None)
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(left), int(left % 1 * 1e6)))
+        try:
+            super().connect(address)
+        except BlockingIOError:
+            raise TimeoutError from None
+
+    def _arm(self) -> None:
+        self.settimeout(self._left())
+
+    def _left(self) -> float:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+
+class _Connection(HTTPConnection):
+    def __init__(self, path: str, deadline: float) -> None:
+        super().__init__("localhost")
+        self._path = path
+        self._seconds = deadline
+
+    def connect(self) -> None:
+        sock = _Socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.deadline = time.monotonic() + self._seconds
+            sock.connect(self._path)
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
+
+
+def _part(ref: str) -> str:
+    if not ref or "/" in ref:
+        raise InvalidRequest(f"{ref!r} is neither a name nor a UUID", hint="`ls` shows both")
+    return quote(ref, safe="")
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """What the caller said; the server's defaults stand for the rest."""
+    return {key: value for key, value in values.items() if value or type(value) is int}  # VLAN 0 is said, False is not
+
+
+def _decode(response: HTTPResponse, data: bytes) -> Any:
+    if response.status == 204:
+        return None
+    try:
+        body = json.loads(data)
+    except ValueError:
+        body = None
+    if response.status < 400 and body is not None:
+        return body
+    if isinstance(body, dict) and "code" in body:
+        raise from_problem(body)
+    raise OvsnetError(
+        f"what answers is not ovsnetd: HTTP status {response.status}", hint="check the path given with --socket"
+    )

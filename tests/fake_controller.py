@@ -1,0 +1,162 @@
+"""A controller in memory, for tests of the edges that call one: real enough to make, find, use and delete things."""
+
+from __future__ import annotations
+
+import ipaddress
+import uuid
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar
+
+from ovsnet import model
+from ovsnet.errors import AlreadyExists, EndpointNotFound, InUse, NetworkNotFound, OvsnetError, PoolNotFound
+from ovsnet.names import mac_for
+
+T = TypeVar("T", model.Pool, model.Network)
+
+
+class FakeController:
+    """The use cases of `ovsnet.api.UseCases`. `fail` makes every call raise it."""
+
+    def __init__(self) -> None:
+        self.fail: Exception | None = None
+        self.attached: list[model.AttachRequest] = []
+        self.told = model.Health(ok=True, state="ok", switch="ok", node="n1", version="9.9")
+        self._pools: dict[str, model.Pool] = {}
+        self._networks: dict[str, model.Network] = {}
+        self._endpoints: dict[str, model.Endpoint] = {}
+
+    def create_pool(self, spec: model.PoolSpec) -> model.Pool:
+        self._check()
+        if any(pool.name == spec.name for pool in self._pools.values()):
+            raise AlreadyExists(f"pool {spec.name!r} exists", hint="choose another name", name=spec.name)
+        gateway = None if spec.no_gateway else spec.gateway or spec.subnet[1]
+        pool = model.Pool(
+            uuid=str(uuid.uuid4()),
+            name=spec.name or f"pool{len(self._pools)}",
+            space=spec.space,
+            subnet=spec.subnet,
+            gateway=gateway,
+            ranges=spec.ranges,
+            exclusions=spec.exclusions,
+            static_ranges=spec.static_ranges,
+            origin=spec.origin,
+            labels=spec.labels,
+        )
+        self._pools[pool.uuid] = pool
+        return pool
+
+    def delete_pool(self, ref: str) -> None:
+        pool = self.pool(ref)
+        if pool.networks:
+            raise InUse(f"pool {ref!r} is in use", hint="delete its networks first")
+        del self._pools[pool.pool.uuid]
+
+    def pools(self) -> list[model.PoolUse]:
+        self._check()
+        return [self.pool(key) for key in self._pools]
+
+    def pool(self, ref: str) -> model.PoolUse:
+        self._check()
+        pool = _find(self._pools.values(), ref, PoolNotFound)
+        networks = tuple(network.name for network in self._networks.values() if pool.uuid in network.pools)
+        return model.PoolUse(
+            pool, capacity=pool.subnet.num_addresses - 3, leased=len(self.leases(ref)), networks=networks
+        )
+
+    def leases(self, pool_ref: str) -> list[model.Lease]:
+        pool = _find(self._pools.values(), pool_ref, PoolNotFound)
+        return [
+            model.Lease(pool.name, address.ip, model.LeaseOwner(model.OwnerKind.ENDPOINT, endpoint.key), endpoint.node)
+            for endpoint in self._endpoints.values()
+            for address in endpoint.addresses
+            if address.ip in pool.subnet
+        ]
+
+    def create_network(self, spec: model.NetworkSpec) -> model.Network:
+        self._check()
+        pools = [self.pool(ref).pool for ref in spec.pools]
+        pools += [self.create_pool(replace(item, name=f"{spec.name}-{item.subnet.version}")) for item in spec.subnets]
+        network = model.Network(
+            uuid=str(uuid.uuid4()),
+            name=spec.name,
+            bridge=spec.bridge or "ovsbr0",
+            tag=len(self._networks) + 1 if spec.tag is None else spec.tag,
+            mtu=spec.mtu or 1500,
+            pools=tuple(pool.uuid for pool in pools),
+            gateways=tuple(pool.gateway_interface for pool in pools if pool.gateway_interface and not spec.internal),
+            internal=spec.internal,
+            origin=spec.origin,
+            docker_ids=frozenset(),
+            labels=spec.labels,
+        )
+        self._networks[network.uuid] = network
+        return network
+
+    def delete_network(self, ref: str) -> None:
+        network = self.network(ref)
+        if self.endpoints(network.uuid):
+            raise InUse(f"network {ref!r} has endpoints", hint="remove them first")
+        del self._networks[network.uuid]
+
+    def networks(self) -> list[model.Network]:
+        self._check()
+        return list(self._networks.values())
+
+    def network(self, ref: str) -> model.Network:
+        self._check()
+        return _find(self._networks.values(), ref, NetworkNotFound)
+
+    def endpoints(self, network: str | None = None) -> list[model.Endpoint]:
+        self._check()
+        wanted = None if network is None else self.network(network).uuid
+        return [item for item in self._endpoints.values() if wanted in (None, item.network)]
+
+    def endpoint(self, ref: str) -> model.Endpoint:
+        self._check()
+        if ref not in self._endpoints:
+            raise EndpointNotFound(f"no endpoint {ref!r}", hint="list them")
+        return self._endpoints[ref]
+
+    def delete_endpoint(self, ref: str) -> None:
+        del self._endpoints[self.endpoint(ref).uuid]
+
+    def attach(self, request: model.AttachRequest) -> model.Attachment:
+        self._check()
+        self.attached.append(request)
+        network = self.network(request.network)
+        pools = [self._pools[key] for key in network.pools]
+        addresses = tuple(pool.interface(pool.subnet[len(self._endpoints) + 2]) for pool in pools)
+        endpoint = model.Endpoint(
+            uuid=str(uuid.uuid4()),
+            network=network.uuid,
+            network_name=network.name,
+            container=request.container,
+            ifname=request.ifname,
+            origin=request.origin,
+            node="n1",
+            sandbox=request.netns,
+            addresses=addresses,
+            mac=request.mac or mac_for(addresses[0].ip if addresses else ipaddress.ip_address("10.0.0.1")),
+            mtu=request.mtu or network.mtu,
+            port="onp0123456789",
+            link=request.ifname,
+            labels=request.labels,
+        )
+        self._endpoints[endpoint.uuid] = endpoint
+        return model.Attachment(endpoint, network, tuple(pool.gateway for pool in pools), ())
+
+    def health(self) -> model.Health:
+        self._check()
+        return self.told
+
+    def _check(self) -> None:
+        if self.fail:
+            raise self.fail
+
+
+def _find(things: Iterable[T], ref: str, missing: type[OvsnetError]) -> T:
+    for thing in things:
+        if ref in (thing.name, thing.uuid):
+            return thing
+    raise missing(f"no such thing: {ref!r}", hint="list them")

@@ -1,0 +1,438 @@
+"""The `ovsnet` command and the typed client, against the real app served by cheroot on a unix socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import socket
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from cheroot import wsgi
+from click.testing import CliRunner, Result
+
+import ovsnet
+from ovsnet import client as ovsnet_client
+from ovsnet import model
+from ovsnet.api import create_app
+from ovsnet.cli import session
+from ovsnet.cli.main import cli
+from ovsnet.client import Client
+from ovsnet.config import Settings
+from ovsnet.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    OvsnetError,
+    PoolExhausted,
+    PoolNotFound,
+    StateUnavailable,
+    Unavailable,
+    codes,
+)
+from tests.fake_controller import FakeController
+
+DOC = Path(__file__).parents[2] / "docs" / "cli.md"
+
+
+@pytest.fixture
+def controller() -> FakeController:
+    return FakeController()
+
+
+@pytest.fixture
+def path(tmp_path: Path, controller: FakeController) -> Iterator[str]:
+    """The socket of a server that runs."""
+    path = str(tmp_path / "api.sock")
+    server = wsgi.Server(path, create_app(controller, version="9.9"), numthreads=4)
+    server.expiration_interval = 0.05  # seconds until it sees that it shall stop
+    server.prepare()
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        yield path
+    finally:
+        server.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(path: str) -> Run:
+    def run(*args: str) -> Result:
+        return CliRunner().invoke(cli, ["--socket", path, *args], prog_name="ovsnet")
+
+    return run
+
+
+def rows(result: Result) -> list[list[str]]:
+    assert result.exit_code == 0, result.stderr
+    return [line.split() for line in result.stdout.splitlines()]
+
+
+def test_pool_commands(run: Run) -> None:
+    made = run(
+        *("pool", "create", "blue", "--subnet", "10.1.0.0/24", "--gateway", "none"),
+        *("--range", "10.1.0.8/29", "--range", "10.1.0.32", "--exclude", "10.1.0.9", "-o", "json"),
+    )
+    pool = json.loads(made.stdout)
+    assert (pool["gateway"], pool["exclusions"]) == (None, ["10.1.0.9"])
+    assert pool["ranges"] == ["10.1.0.8-10.1.0.15", "10.1.0.32"]
+    assert json.loads(run("-o", "json", "pool", "ls").stdout) == [pool]
+    assert json.loads(run("pool", "show", pool["id"], "-o", "json").stdout) == pool
+    assert ["gateway", "-"] in rows(run("pool", "show", "blue"))
+    made = run("pool", "create", "red", "--subnet", "10.2.0.0/24", "--gateway", "10.2.0.9")
+    assert ["gateway", "10.2.0.9"] in rows(made)
+    table = rows(run("pool", "ls"))
+    assert table[0] == ["NAME", "SUBNET", "GATEWAY", "LEASED", "CAPACITY", "NETWORKS", "SPACE", "ORIGIN"]
+    assert table[2] == ["red", "10.2.0.0/24", "10.2.0.9", "0", "253", "-", "ovsnet", "api"]
+    assert rows(run("pool", "rm", "blue", "red")) == [["blue"], ["red"]]
+    assert json.loads(run("pool", "ls", "-o", "json").stdout) == []
+    assert len(rows(run("pool", "ls"))) == 1
+
+
+def test_network_and_endpoint_commands(run: Run, controller: FakeController) -> None:
+    run("pool", "create", "six", "--subnet", "fd00:1::/64")
+    made = run(
+        *("network", "create", "blue", "--subnet", "10.1.0.0/24", "--pool", "six", "--bridge", "br1"),
+        *("--vlan", "0", "--mtu", "1400", "--internal", "-o", "json"),
+    )
+    network = json.loads(made.stdout)
+    assert (network["bridge"], network["vlan"], network["mtu"], network["internal"]) == ("br1", 0, 1400, True)
+    assert network["subnets"] == ["fd00:1::/64", "10.1.0.0/24"]
+    assert json.loads(run("network", "ls", "-o", "json").stdout) == [network]
+    table = rows(run("network", "ls"))
+    assert table[1] == ["blue", "br1", "0", "fd00:1::/64,10.1.0.0/24", "-", "1400", "yes", "api"]
+    assert ["internal", "yes"] in rows(run("network", "show", "blue"))
+
+    create = ("endpoint", "create", "--network", "blue", "--netns", "/run/netns/web", "--container")
+    made = run(*create, "c" * 64, "--address", "10.1.0.2", "--mac", "02:00:00:00:00:01", "--mtu", "1300", "-o", "json")
+    endpoint = json.loads(made.stdout)
+    assert endpoint["owner"] == {"kind": "api", "container": "c" * 64, "ifname": "eth0", "sandbox": "/run/netns/web"}
+    assert (endpoint["mac"], endpoint["mtu"], endpoint["bridge"]) == ("02:00:00:00:00:01", 1300, "br1")
+    assert controller.attached[0].origin is model.Origin.API
+    assert ["container", "web-2"] in rows(run(*create, "web-2", "--ifname", "net1"))
+    everything = json.loads(run("endpoint", "ls", "-o", "json").stdout)
+    assert everything[0] == endpoint
+    assert json.loads(run("endpoint", "ls", "--network", "blue", "-o", "json").stdout) == everything
+    assert json.loads(run("endpoint", "show", endpoint["id"], "-o", "json").stdout) == endpoint
+    assert json.loads(run("endpoint", "show", endpoint["id"][:8], "-o", "json").stdout) == endpoint
+    table = rows(run("endpoint", "ls"))
+    assert table[1][:7] == [
+        endpoint["id"][:8],
+        "blue",
+        "api",
+        "c" * 12,
+        "eth0",
+        ",".join(endpoint["addresses"]),
+        endpoint["mac"],
+    ]
+    assert len(table[0]) == len(table[1]) == 10
+    leases = rows(run("pool", "leases", "six"))
+    assert leases[1] == [endpoint["addresses"][0].split("/")[0], "endpoint", f"{network['id']}/{'c' * 64}/eth0", "n1"]
+    assert json.loads(run("pool", "leases", "six", "-o", "json").stdout)[0]["owner"]["kind"] == "endpoint"
+    assert run("network", "rm", "blue").exit_code == 4
+    assert rows(run("endpoint", "rm", endpoint["id"], everything[1]["id"][:12])) != []
+    assert run("network", "rm", "blue", "-o", "json").stdout == ""
+
+
+def test_beginning_of_an_endpoint_id(run: Run) -> None:
+    run("network", "create", "blue", "--subnet", "10.1.0.0/24")
+    for name in range(17):  # of 17 UUIDs two begin with the same digit
+        run("endpoint", "create", "--network", "blue", "--netns", "/n", "--container", f"c{name}")
+    ids = [row["id"] for row in json.loads(run("endpoint", "ls", "-o", "json").stdout)]
+    twice = next(digit for digit in "0123456789abcdef" if sum(one.startswith(digit) for one in ids) > 1)
+    result = run("endpoint", "rm", twice)
+    assert (result.exit_code, result.stderr.splitlines()[1]) == (2, "hint: give more of the ID")
+    assert run("endpoint", "show", "zz").exit_code == run("endpoint", "show", "").exit_code == 3
+    assert run("endpoint", "show", "z" * 36).exit_code == 3
+
+
+def test_errors_for_people_and_machines(run: Run) -> None:
+    result = run("pool", "show", "blue")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == "error: no such thing: 'blue'\nhint: list them\n"
+    problem = json.loads(run("pool", "show", "blue", "-o", "json").stderr)
+    assert (problem["code"], problem["hint"]) == ("pool-not-found", "list them")
+    run("pool", "create", "blue", "--subnet", "10.1.0.0/24")
+    assert run("pool", "create", "blue", "--subnet", "10.1.0.0/24").exit_code == 4
+    wrong = run("pool", "create", "red", "--subnet", "10.1.0.7/24")
+    assert wrong.exit_code == 2
+    assert wrong.stderr.splitlines()[1] == "hint: write 10.1.0.0/24"
+    assert run("pool", "show", "blue/leases").exit_code == 2
+
+
+def test_rm_goes_on_past_errors(run: Run) -> None:
+    run("pool", "create", "blue", "--subnet", "10.1.0.0/24")
+    result = run("pool", "rm", "red", "blue", "green")
+    assert (result.exit_code, result.stdout) == (3, "blue\n")
+    assert result.stderr.count("error: ") == 2
+
+
+@pytest.mark.parametrize("code", codes())
+def test_every_code_has_an_exit_code(run: Run, controller: FakeController, code: str) -> None:
+    cls = codes()[code]
+    controller.fail = cls("it is so", hint="do that")
+    result = run("network", "ls", "-o", "json")
+    told = json.loads(result.stderr)
+    assert (told["code"], told["detail"], told["hint"]) == (code, "it is so", "do that")
+    expected = [number for known, number in session.EXIT_CODES if issubclass(cls, known)] or [session.EXIT_FAILURE]
+    assert [result.exit_code] == expected
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--bogus"], "ovsnet --help"),
+        (["pool", "create", "x"], "ovsnet pool create --help"),
+        (["pool", "rm"], "ovsnet pool rm --help"),
+        (["network", "create", "x", "--vlan", "blue"], "ovsnet network create --help"),
+        (["network", "destroy"], "ovsnet network --help"),
+        (["pool", "ls", "blue"], "ovsnet pool ls --help"),
+    ],
+)
+def test_wrong_usage(run: Run, args: list[str], says: str) -> None:
+    result = run(*args)
+    error, hint = result.stderr.splitlines()
+    assert result.exit_code == 2
+    assert error.startswith("error: ")
+    assert hint == f"hint: see `{says}`"
+    assert json.loads(run("-o", "json", *args).stderr)["code"] == "invalid-request"
+    assert json.loads(run(*args, "--output=json").stderr)["code"] == "invalid-request"
+
+
+def test_no_arguments_show_help() -> None:
+    result = CliRunner().invoke(cli, [], prog_name="ovsnet")
+    assert result.exit_code == 2
+    assert "Commands:" in result.output
+
+
+def test_status_and_version(run: Run, controller: FakeController) -> None:
+    assert ["switch", "ok"] in rows(run("status"))
+    assert json.loads(run("status", "-o", "json").stdout)["status"] == "ok"
+    versions = {"client": ovsnet.__version__, "server": "9.9"}
+    assert json.loads(run("version", "-o", "json").stdout) == versions
+    controller.told = model.Health(ok=False, state="no leader", switch="ok", node="n1", version="9.9")
+    result = run("status")
+    assert result.exit_code == 5
+    assert "no leader" in result.stderr
+    assert json.loads(run("version", "-o", "json").stdout) == versions
+
+
+def test_cni_plugins_come_and_go(tmp_path: Path) -> None:
+    bin_dir = tmp_path / "bin"
+    where = ("--bin-dir", str(bin_dir))
+    plugin = str(bin_dir / "ovsnet")
+    result = CliRunner().invoke(cli, ["cni", "install", *where, "--socket", "/run/elsewhere.sock"])
+    assert (result.exit_code, result.stdout) == (0, f"{plugin}\n")
+    assert "/run/elsewhere.sock" in Path(plugin).read_text(encoding="utf-8")
+    assert json.loads(CliRunner().invoke(cli, ["cni", "uninstall", *where, "-o", "json"]).stdout) == [plugin]
+    assert list(bin_dir.iterdir()) == []
+    Path(plugin).write_text("somebody else's", encoding="utf-8")
+    assert CliRunner().invoke(cli, ["cni", "install", *where]).exit_code == 4
+
+
+def test_daemon_not_there(tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent.sock")
+    with closing(socket.socket(socket.AF_UNIX)) as dead:
+        dead.bind(str(tmp_path / "dead.sock"))
+    for path in (absent, str(tmp_path / "dead.sock")):
+        result = CliRunner().invoke(cli, ["--socket", path, "pool", "ls"])
+        assert result.exit_code == 5
+        assert "systemctl start ovsnetd" in result.stderr
+    assert json.loads(CliRunner().invoke(cli, ["version", "--socket", absent, "-o", "json"]).stdout)["server"] is None
+
+
+def test_socket_option_beats_the_environment(path: str, tmp_path: Path) -> None:
+    elsewhere = {"OVSNET_SOCKET": str(tmp_path / "absent.sock")}
+    assert CliRunner(env=elsewhere).invoke(cli, ["pool", "ls"]).exit_code == 5
+    assert CliRunner(env=elsewhere).invoke(cli, ["--socket", path, "pool", "ls"]).exit_code == 0
+    assert CliRunner(env=elsewhere).invoke(cli, ["pool", "ls", "--socket", path]).exit_code == 0
+    assert CliRunner(env={"OVSNET_SOCKET": path}).invoke(cli, ["pool", "ls"]).exit_code == 0
+
+
+def test_default_socket_is_the_daemons() -> None:
+    assert session.DEFAULT_SOCKET == ovsnet_client.DEFAULT_SOCKET == str(Settings.model_validate({}).api_socket)
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_tables_fit_the_terminal(path: str, run: Run, width: int) -> None:
+    run("network", "create", "blue", "--subnet", "10.1.0.0/24", "--subnet", "fd00:1::/64")
+    made = run("endpoint", "create", "--network", "blue", "--netns", "/n", "--container", "c" * 64, "-o", "json")
+    lines = terminal(width, "--socket", path, "endpoint", "ls")
+    assert max(map(len, lines)) <= width
+    titles = lines[0].split()
+    if width > 40:  # there even the four columns that stay are folded
+        assert titles[:2] == ["ID", "NETWORK"]
+        assert json.loads(made.stdout)["id"][:8] in lines[1]
+        assert "fd00:1::2/64" in lines[2]
+    assert [title in titles for title in ("IFNAME", "PORT")] == {40: [False] * 2, 80: [True, False], 200: [True] * 2}[
+        width
+    ]
+    assert max(len(line) for line in terminal(width, "--socket", path, "network", "show", "blue")) <= width
+
+
+def terminal(width: int, *args: str) -> list[str]:
+    """What `ovsnet` prints on a terminal of that many columns, without colours."""
+    ours, theirs = pty.openpty()
+    try:
+        termios.tcsetwinsize(theirs, (24, width))
+        environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+        code = "from ovsnet.cli.main import main; main()"
+        subprocess.run(
+            [sys.executable, "-c", code, *args],
+            stdin=theirs,
+            stdout=theirs,
+            env=environment | {"TERM": "dumb"},
+            cwd=Path(ovsnet.__file__).parents[1],
+            timeout=60,
+            check=True,
+        )
+        os.close(theirs)
+        theirs = -1
+        chunks = []
+        while chunk := _read(ours):
+            chunks.append(chunk)
+    finally:
+        os.close(ours)
+        if theirs >= 0:
+            os.close(theirs)
+    return [line.rstrip() for line in b"".join(chunks).decode().splitlines()]
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, 65536)
+    except OSError:  # Linux tells the other end's closing by EIO
+        return b""
+
+
+def test_text_from_outside_cannot_steer_the_terminal(run: Run, path: str) -> None:
+    Client(path).create_pool("10.1.0.0/24", name="blue", labels={"[red]x": "\x1b[2J"})
+    assert ["labels", "[red]x=?[2J"] in rows(run("pool", "show", "blue"))
+    assert any("[red]x=?[2J" in line for line in terminal(80, "--socket", path, "pool", "show", "blue"))
+
+
+def test_documentation_has_every_command_option_and_exit_code() -> None:
+    text = DOC.read_text(encoding="utf-8")
+    for line in _commands(cli, "ovsnet"):
+        assert line in text
+    for number in [0, session.EXIT_FAILURE, *(number for _, number in session.EXIT_CODES)]:
+        assert f"| {number} |" in text
+
+
+def _commands(command: click.Command, name: str) -> Iterator[str]:
+    if isinstance(command, click.Group):
+        for verb, inner in command.commands.items():
+            yield from _commands(inner, f"{name} {verb}")
+        return
+    yield f"`{name}"
+    for param in command.params:
+        if isinstance(param, click.Option):
+            yield param.opts[-1]
+
+
+def test_client_is_for_many_threads(path: str) -> None:
+    client = Client(path)
+
+    def work(number: int) -> str:
+        made = client.create_pool(f"10.{number}.0.0/24", name=f"p{number}")
+        return client.pool(made["id"])["subnet"]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(work, range(32))) == [f"10.{number}.0.0/24" for number in range(32)]
+
+
+def test_client_raises_what_the_server_raised(path: str, controller: FakeController) -> None:
+    client = Client(path)
+    with pytest.raises(PoolNotFound) as caught:
+        client.delete_pool("blue")
+    assert (caught.value.message, caught.value.hint) == ("no such thing: 'blue'", "list them")
+    controller.fail = PoolExhausted("full", hint="make another", pool="blue")
+    with pytest.raises(PoolExhausted) as exhausted:
+        client.networks()
+    assert exhausted.value.details == {"pool": "blue"}
+    controller.fail = None
+    controller.told = model.Health(ok=False, state="no leader", switch="ok", node="n1", version="9.9")
+    with pytest.raises(StateUnavailable):
+        client.health()
+    with pytest.raises(InvalidRequest):
+        client.pool("")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", OvsnetError),
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 2\r\n\r\n{}", OvsnetError),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n[]", OvsnetError),
+        (b"SSH-2.0-OpenSSH\r\n", Unavailable),
+        (b"", Unavailable),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n[", Unavailable),
+    ],
+)
+def test_answers_of_something_else(tmp_path: Path, said: bytes, expected: type[OvsnetError]) -> None:
+    def answer(peer: socket.socket) -> None:
+        peer.recv(65536)
+        peer.sendall(said)
+
+    with pytest.raises(OvsnetError) as caught:
+        _against(tmp_path, answer, deadline=10)
+    assert type(caught.value) is expected
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("drip", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"], ids=["silent", "dripping"])
+def test_deadline_holds_for_the_whole_call(tmp_path: Path, drip: bytes) -> None:
+    started = time.monotonic()
+
+    def answer(peer: socket.socket) -> None:
+        peer.settimeout(0.02)
+        peer.sendall(drip)
+        while time.monotonic() < started + 5:
+            try:
+                if not peer.recv(65536):
+                    return
+            except TimeoutError:
+                peer.sendall(drip and b" ")
+
+    with pytest.raises(DeadlineExceeded):
+        _against(tmp_path, answer, deadline=0.3)
+    assert time.monotonic() - started < 2
+
+
+def _against(tmp_path: Path, answer: Callable[[socket.socket], Any], deadline: float) -> None:
+    """Ask a server that takes one connection and does `answer` with it."""
+    path = str(tmp_path / "other.sock")
+    with closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                try:
+                    answer(peer)
+                except (BrokenPipeError, ConnectionResetError):
+                    return  # the client has given up, as it should
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            Client(path, deadline=deadline).pools()
+        finally:
+            thread.join(10)
+            assert not thread.is_alive()
