@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Shared by the devstack scripts: installs what is missing, starts what is not running, and stops only what it started.
 #
-# What we start is recorded in $STATE/NAME.up, processes as "pid start-time", so that nothing is ever found by its name. A
-# process also carries DEVSTACK_STATE in its environment, so that the children of one that was killed are found as well.
+# What we start is recorded in $STATE/NAME.up, processes as "pid start-time", so that nothing is ever found by its name.
+# A process also carries DEVSTACK_STATE in its environment, so that the children of one that was killed are found too.
 # Callers: up.sh, down.sh, demo.sh, test.sh, bench.sh and .ci/run. Sourced, never executed.
 
 set -euo pipefail
@@ -49,8 +49,8 @@ need_root() {
     ((EUID == 0)) || die "this needs root: sudo $0"
 }
 
-# lock: one devstack script at a time on this host, until it ends. The descriptor is closed for whatever may stay: daemons
-# that we start, and services that a package starts.
+# lock: one devstack script at a time on this host, until it ends. The descriptor is closed for whatever may stay:
+# daemons that we start, and services that a package starts.
 lock() {
     need_root
     exec 9>"$LOCK"
@@ -183,7 +183,7 @@ halt() {
 
 gone() { ! ours "$1" >/dev/null; }
 
-# kill_marked NAME: what a daemon of ours has left behind when it was killed; children carry its mark in the environment.
+# kill_marked NAME: what a daemon of ours left behind when it was killed; children carry its mark in the environment.
 kill_marked() {
     local proc
     for proc in $(grep -lszx "DEVSTACK_STATE=$STATE/$1" /proc/[0-9]*/environ || true); do
@@ -330,9 +330,9 @@ dockerd_up() {
     # No bridge, no rules, no forwarding switched on: the host's own network stays as it is. A cgroup of its own tells
     # its containers from everybody else's.
     spawn dockerd dockerd --config-file "$STATE/daemon.json" --host "unix://$STATE/docker.sock" \
-        --pidfile "$STATE/dockerd.pid" --data-root "$DATA/docker" --exec-root "$STATE/docker" --bridge none --iptables=false --ip6tables=false \
-        --ip-forward=false --default-ulimit nofile=1024:1024 --exec-opt native.cgroupdriver=cgroupfs \
-        --cgroup-parent /ovsnet-devstack
+        --pidfile "$STATE/dockerd.pid" --data-root "$DATA/docker" --exec-root "$STATE/docker" \
+        --bridge none --iptables=false --ip6tables=false --ip-forward=false \
+        --default-ulimit nofile=1024:1024 --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent /ovsnet-devstack
     until_true 60 ready_or_dead dockerd docker version || true
     if gone dockerd || ! docker version >/dev/null 2>&1; then failed dockerd "dockerd is not ready"; fi
     tick "dockerd started (data in $DATA/docker)"
