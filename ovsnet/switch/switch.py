@@ -131,8 +131,7 @@ class Switch:
         pending = list(names)
 
         def made() -> bool:
-            while pending and _is_made(api, pending[-1]):
-                pending.pop()
+            pending[:] = [name for name in pending if not _is_made(api, name)]
             return not pending
 
         try:

@@ -115,10 +115,10 @@ class Proxy:
                 self._cut_r.recv(1)
                 continue
             near, _ = self._listener.accept()
-            with near, socket.socket(socket.AF_UNIX) as far:
-                with suppress(ConnectionRefusedError):  # the server is down: the engine is sent away, too
-                    far.connect(self._target)
-                    self._relay(near, far)
+            # When the server is down, the engine is sent away, too.
+            with near, socket.socket(socket.AF_UNIX) as far, suppress(ConnectionRefusedError):
+                far.connect(self._target)
+                self._relay(near, far)
 
     def _relay(self, near: socket.socket, far: socket.socket) -> None:
         while True:
