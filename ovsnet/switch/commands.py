@@ -3,8 +3,8 @@
 Each may share its transaction with others and may be run again: it checks first, raises before its first write, and leaves
 alone what it finds done. Every row of ours carries its owner in `external_ids`; a row without it is never changed.
 
-Keep `external_ids` of *Interface* rows as they are after creation: vswitchd monitors that column, so a change costs a full
-reconfigure. It does not monitor the one of *Port* rows (vswitchd/bridge.c, bridge_init), so that is where state goes.
+What changes in a port's life (role, endpoint) stands in `external_ids` of its Port row: vswitchd does not monitor that column
+(measured with 3.1), while any change of one that it monitors, such as `other_config`, costs a full reconfigure.
 """
 
 from __future__ import annotations
