@@ -81,6 +81,12 @@ class Settings(BaseSettings):
     spare_idle: Seconds = Field(
         600.0, description="Seconds without an attach after which a network's spare ports are removed."
     )
+    address_cooldown: float = Field(
+        60.0,
+        ge=0,
+        le=86400,
+        description="Seconds for which a released address is given to nobody else while another one is free.",
+    )
     workers: int = Field(32, ge=2, le=512, description="Threads that serve requests on each socket.")
     deadline: Seconds = Field(20.0, description="Seconds after which a request fails with deadline-exceeded.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -19,6 +19,7 @@ from ..errors import LinkExists, LinkFailed
 from ..model import MIN_MTU, IPInterface, IPNetwork, Route
 from ..names import DeviceNames, check_ifname
 from . import messages as m
+from . import routes as gateway_routes
 from .netns import Host, Netns
 from .wire import Refused, Request, Socket
 
@@ -229,6 +230,14 @@ class Links:
             bodies = host.dump(m.dump_routes(4)) + host.dump(m.dump_routes(6))
             found = {net for net in map(m.read_destination, bodies) if net is not None}
             return tuple(sorted(found, key=lambda net: (net.version, net)))
+
+    def hide_routes(self, device: str, addresses: tuple[IPInterface, ...]) -> None:
+        """Take the connected routes of `device` out of the main table; traffic goes on by a table of ours."""
+        gateway_routes.hide(device, addresses)
+
+    def show_routes(self, device: str, addresses: tuple[IPInterface, ...]) -> None:
+        """Undo `hide_routes`; again is harmless."""
+        gateway_routes.show(device, addresses)
 
     def wait_device(self, name: str, deadline_s: float) -> None:
         """Return as soon as the host has the device. LinkFailed after `deadline_s` seconds."""

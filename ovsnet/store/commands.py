@@ -25,7 +25,7 @@ from ..errors import (
     PoolOverlap,
     TagInUse,
 )
-from ..ipam import PoolBlocks
+from ..ipam import PoolBlocks, default_gateway
 from ..ipam.pools import check_assignable
 from ..model import Endpoint, IPAddress, LeaseOwner, Network, OwnerKind, Pool, endpoint_key
 from ..ovsdb import Command, Transaction
@@ -237,7 +237,7 @@ class SetPoolRequester(StoreCommand):
 class DeletePool(StoreCommand):
     """Remove a pool and its blocks; the gateway's lease goes with it, any other lease refuses. Missing is success.
 
-    `without` are uuids of networks that the same group deletes.
+    `without` are uuids of networks that the same group deletes; what Docker holds in the pool, it held for them.
     """
 
     def __init__(self, api: Any, uuid: str, without: Collection[str] = ()) -> None:
@@ -255,12 +255,12 @@ class DeletePool(StoreCommand):
         if users:
             raise InUse(f"pool {pool.name} is used by network {', '.join(users)}", hint="remove the network first")
         blocks = self.view.blocks[self.uuid]
-        gateway = str(LeaseOwner(OwnerKind.GATEWAY, pool.name))
+        moot = {OwnerKind.GATEWAY, OwnerKind.DOCKER} if self.without else {OwnerKind.GATEWAY}
         held = [
             (address, owner)
             for block in blocks.blocks.values()
             for address, owner in block.leases.items()
-            if owner != gateway
+            if LeaseOwner.parse(owner).kind not in moot
         ]
         if held:
             first = rows.address(held[0][0], ipv6=pool.subnet.version == 6)
@@ -462,9 +462,9 @@ class Attach(StoreCommand):
 
 
 class SetEndpoint(StoreCommand):
-    """Change columns of an endpoint (`sandbox`, `port`, `link`)."""
+    """Change columns of an endpoint: `sandbox`, `port`, `link` (strings), `labels` (a mapping)."""
 
-    def __init__(self, api: Any, uuid: str, columns: Mapping[str, str]) -> None:
+    def __init__(self, api: Any, uuid: str, columns: Mapping[str, str | Mapping[str, str]]) -> None:
         super().__init__(api)
         self.uuid = uuid
         self.columns = columns
@@ -476,7 +476,7 @@ class SetEndpoint(StoreCommand):
         if row is None:
             raise EndpointNotFound(f"endpoint {self.uuid} does not exist any more")
         for column, value in self.columns.items():
-            setattr(row, column, value)
+            setattr(row, column, value if isinstance(value, str) else dict(value))
 
     def post_commit(self, txn: Transaction) -> None:
         """The Endpoint as it is now."""
@@ -487,13 +487,13 @@ class SetEndpoint(StoreCommand):
 class Detach(StoreCommand):
     """Remove an endpoint and its leases; missing is success.
 
-    `keep_for_docker` leaves the addresses with Docker, which releases them itself by ReleaseAddress.
+    `leave_to` names the Docker daemon that keeps the addresses until it releases them itself by ReleaseAddress.
     """
 
-    def __init__(self, api: Any, uuid: str, *, keep_for_docker: bool = False) -> None:
+    def __init__(self, api: Any, uuid: str, *, leave_to: str | None = None) -> None:
         super().__init__(api)
         self.uuid = uuid
-        self.keep_for_docker = keep_for_docker
+        self.leave_to = leave_to
         self.released: list[tuple[str, int]] = []
 
     def run_idl(self, txn: Transaction) -> None:
@@ -510,9 +510,9 @@ class Detach(StoreCommand):
             address = self.view.blocks[uuid].address_of(owner)
             if address is None:
                 continue
-            if self.keep_for_docker:
+            if self.leave_to is not None:
                 text = str(rows.address(address, ipv6=pool.subnet.version == 6))
-                self.write_owner(pool, address, LeaseOwner(OwnerKind.DOCKER, text))
+                self.write_owner(pool, address, LeaseOwner(OwnerKind.DOCKER, f"{self.leave_to}/{text}"))
             else:
                 self.write_owner(pool, address, None)
                 self.released.append((uuid, address))
@@ -561,6 +561,52 @@ class AllocateLease(StoreCommand):
         self.result = rows.address(plan.address, ipv6=pool.subnet.version == 6)
 
 
+class AllocateGateway(StoreCommand):
+    """Lease a pool's gateway: the address asked for, or the first usable one; `result` is the address.
+
+    A pool has one gateway; the same again is success.
+    """
+
+    def __init__(self, api: Any, pool: str, address: IPAddress | None) -> None:
+        super().__init__(api)
+        self.pool = pool
+        self.address = address
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        pool = self.view.pools.get(self.pool)
+        if pool is None:
+            raise PoolNotFound(f"pool {self.pool} does not exist any more")
+        owner = str(LeaseOwner(OwnerKind.GATEWAY, pool.name))
+        if pool.gateway is not None and self.address not in (None, pool.gateway):
+            raise AddressInUse(f"pool {pool.name} has gateway {pool.gateway} already", hint="leave --gateway out")
+        address = self.address or pool.gateway or default_gateway(pool.subnet)
+        if self.address is None and address is not None and self.view.blocks[self.pool].owner_of(int(address)):
+            address = None  # somebody has the first one; without a wish any other will do
+        plan = self.plan_lease(txn, pool, owner, pool.gateway or address)
+        self.write_lease(txn, plan, owner)
+        self.result = rows.address(plan.address, ipv6=plan.ipv6)
+        if pool.gateway is None:
+            self.row("Pool", self.pool).gateway = [str(self.result)]
+
+
+class SetLeaseOwner(StoreCommand):
+    """Hand a lease over to another owner; an address that is not leased is left alone."""
+
+    def __init__(self, api: Any, pool: str, address: IPAddress, owner: LeaseOwner) -> None:
+        super().__init__(api)
+        self.pool = pool
+        self.address = int(address)
+        self.owner = owner
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        del txn
+        pool = self.view.pools.get(self.pool)
+        if pool is not None and self.view.blocks[self.pool].owner_of(self.address):
+            self.write_owner(pool, self.address, self.owner)
+
+
 class ReleaseLease(StoreCommand):
     """Take an address back if its owner is of one of `kinds`; `result` says whether. Not leased is success (True)."""
 
@@ -588,6 +634,8 @@ class ReleaseLease(StoreCommand):
             return
         dropped.add(value)
         self.write_owner(pool, value, None)
+        if pool.gateway == self.address:
+            self.row("Pool", self.pool).gateway = []
         self.released = True
 
     def post_commit(self, txn: Transaction) -> None:

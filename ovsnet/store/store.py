@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from importlib import resources
 from typing import Any
@@ -133,6 +133,15 @@ class Store:
         result: IPAddress = self._one(commands.AllocateLease(self, pool.uuid, owner, address))
         return result
 
+    def allocate_gateway(self, pool: Pool, address: IPAddress | None = None) -> IPAddress:
+        """Lease the pool's gateway (the same again is success). AddressInUse, AddressNotInPool, PoolExhausted, PoolNotFound."""
+        result: IPAddress = self._one(commands.AllocateGateway(self, pool.uuid, address))
+        return result
+
+    def hand_over(self, pool: Pool, address: IPAddress, owner: LeaseOwner) -> None:
+        """Give a lease another owner; an address that is not leased is left alone."""
+        self._one(commands.SetLeaseOwner(self, pool.uuid, address, owner))
+
     def release(self, pool: Pool, address: IPAddress, kinds: Collection[OwnerKind]) -> bool:
         """End a lease whose owner is of one of `kinds`; False if its owner is of another. Not leased is True."""
         return bool(self._one(commands.ReleaseLease(self, pool.uuid, address, kinds)))
@@ -144,7 +153,7 @@ class Store:
         return self._engine.read(lambda: sorted(self.view.networks.values(), key=_name))
 
     def find_network(self, ref: str) -> Network | None:
-        """The network of that name or uuid, or None."""
+        """The network of that name, uuid, or Docker id (12 digits or more of it), or None."""
         return self._engine.read(lambda: self.view.network(ref))
 
     def network(self, ref: str) -> Network:
@@ -225,14 +234,14 @@ class Store:
         result: Endpoint = self._one(commands.Attach(self, endpoint, wanted, derive_mac=mac_for, adopt=adopt))
         return result
 
-    def set_endpoint(self, uuid: str, **columns: str) -> Endpoint:
-        """Change `sandbox`, `port` or `link` of an endpoint; EndpointNotFound."""
+    def set_endpoint(self, uuid: str, **columns: str | Mapping[str, str]) -> Endpoint:
+        """Change `sandbox`, `port`, `link` or `labels` of an endpoint; EndpointNotFound."""
         result: Endpoint = self._one(commands.SetEndpoint(self, uuid, columns))
         return result
 
-    def detach(self, uuid: str, *, keep_for_docker: bool = False) -> None:
-        """Remove an endpoint and its leases (or leave these to Docker); missing is success."""
-        self._one(commands.Detach(self, uuid, keep_for_docker=keep_for_docker))
+    def detach(self, uuid: str, *, leave_to: str | None = None) -> None:
+        """Remove an endpoint and its leases, or leave these to the Docker daemon named; missing is success."""
+        self._one(commands.Detach(self, uuid, leave_to=leave_to))
 
     # -----------------------------------------------------------------------------------------------------------------
 

@@ -41,8 +41,13 @@ class View:
         return self.pools.get(ref) or next((one for one in self.pools.values() if one.name == ref), None)
 
     def network(self, ref: str) -> Network | None:
-        """The network of that uuid or name."""
-        return self.networks.get(ref) or next((one for one in self.networks.values() if one.name == ref), None)
+        """The network of that uuid or name, or that Docker's id begins with (12 digits or more)."""
+        if ref in self.networks:
+            return self.networks[ref]
+        by_name = next((one for one in self.networks.values() if one.name == ref), None)
+        if by_name is None and len(ref) >= 12:
+            return next((one for one in self.networks.values() if any(i.startswith(ref) for i in one.docker_ids)), None)
+        return by_name
 
     def docker_network(self, docker_id: str) -> Network | None:
         """The network that Docker knows under that id."""

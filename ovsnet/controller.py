@@ -1,0 +1,444 @@
+"""The use cases: pools, networks, attach and detach. Order and rollback of every operation are read here.
+
+Calls the rooms (store, switch through Ports, link); called by the edges. Intent is written to the store before the first side
+effect that outlives the request; each step registers its undo; what is missing already is success when something is removed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import threading
+from contextlib import ExitStack
+
+from . import __version__
+from .config import Settings
+from .errors import (
+    AlreadyExists,
+    InvalidNetns,
+    InvalidRequest,
+    NetworkNotFound,
+    OvsnetError,
+)
+from .ipam import check_spec, default_gateway
+from .link import Links, Netns, open_netns
+from .locks import KeyedLocks
+from .model import (
+    Attachment,
+    AttachRequest,
+    Endpoint,
+    Health,
+    Lease,
+    Network,
+    NetworkSpec,
+    Origin,
+    Pool,
+    PoolSpec,
+    PoolUse,
+    PortRole,
+    Route,
+    SwitchPort,
+    check_mtu,
+    check_tag,
+    endpoint_key,
+)
+from .names import check_container_id, check_ifname, check_mac, check_network_name, mac_for
+from .ports import Ports
+from .store import Store
+from .switch import Switch
+
+LOG = logging.getLogger(__name__)
+
+_HIDDEN_FOR = 10.0  # seconds between Docker's RequestPool and CreateNetwork, at the very most
+
+MADE_WITH = "ovsnet.made-with"  # label of a pool that was made with a network and goes with it: the network's name
+
+
+class Controller:
+    """The use cases of one host. Thread-safe; raises OvsnetError only."""
+
+    def __init__(self, settings: Settings, *, store: Store, switch: Switch, links: Links, ports: Ports) -> None:
+        self.settings = settings
+        self.store = store
+        self.switch = switch
+        self.links = links
+        self.ports = ports
+        self.names = settings.names
+        self._locks = KeyedLocks()
+
+    # -- pools --------------------------------------------------------------------------------------------------------
+
+    def pools(self) -> list[PoolUse]:
+        """All pools with their use."""
+        return self.store.pools()
+
+    def pool(self, ref: str) -> PoolUse:
+        """One pool with its use; PoolNotFound."""
+        return self.store.pool_use(ref)
+
+    def leases(self, pool_ref: str) -> list[Lease]:
+        """The leases of a pool; PoolNotFound."""
+        return self.store.leases(pool_ref)
+
+    def create_pool(self, spec: PoolSpec) -> Pool:
+        """Make a pool; the same again is success. PoolOverlap, AlreadyExists, InvalidRequest."""
+        return self.store.create_pool(draft_pool(spec, spec.name))
+
+    def delete_pool(self, ref: str) -> None:
+        """Remove a pool without leases or networks; PoolNotFound, InUse."""
+        self.store.delete_pool(self.store.pool(ref).uuid)
+
+    # -- networks -----------------------------------------------------------------------------------------------------
+
+    def networks(self) -> list[Network]:
+        """All networks."""
+        return self.store.networks()
+
+    def network(self, ref: str) -> Network:
+        """One network; NetworkNotFound."""
+        return self.store.network(ref)
+
+    def create_network(self, spec: NetworkSpec) -> Network:
+        """Make a network with its bridge, its pools and the gateway on this host; the same again is success.
+
+        AlreadyExists, TagInUse, PoolOverlap, PoolNotFound, InvalidRequest, SwitchUnavailable, LinkFailed.
+        """
+        check_network_name(spec.name)
+        pools: list[Pool | str] = [self.store.pool(ref).uuid for ref in spec.pools]
+        drafts = [draft_pool(one, self._pool_name(one, spec), {MADE_WITH: spec.name}) for one in spec.subnets]
+        all_pools = [*(self.store.pool(ref) for ref in spec.pools), *drafts]
+        pools += drafts
+        ipv6 = any(one.subnet.version == 6 for one in all_pools)
+        if len({one.subnet.version for one in all_pools}) < len(all_pools):
+            raise InvalidRequest("a network has one pool per address family", hint="give one IPv4 and one IPv6 subnet")
+        bridge = check_ifname(spec.bridge or self.settings.bridge)
+        mtu = check_mtu(spec.mtu or self.settings.mtu, ipv6=ipv6)
+        gateways = spec.gateways or tuple(one.gateway_interface for one in all_pools if one.gateway_interface)
+        draft = Network(
+            uuid="",
+            name=spec.name,
+            bridge=bridge,
+            tag=0 if spec.tag is None else check_tag(spec.tag),
+            mtu=mtu,
+            pools=(),
+            gateways=() if spec.internal else gateways,
+            internal=spec.internal,
+            origin=spec.origin,
+            docker_ids=frozenset({spec.docker_id} if spec.docker_id else ()),
+            labels=spec.labels,
+        )
+        with self._locks.hold(f"bridge {bridge}", self.settings.deadline), ExitStack() as undo:
+            existed = self.store.find_network(spec.name) is not None
+            self.switch.ensure_bridge(bridge)
+            undo.callback(self._drop_bridge, bridge)
+            choose = range(self.settings.vlan_first, self.settings.vlan_last + 1) if spec.tag is None else None
+            foreign = self.switch.tags(bridge) if choose else frozenset[int]()
+            network = self.store.create_network(draft, pools, choose_tag=choose, foreign_tags=foreign)
+            if not existed:
+                undo.callback(self.store.delete_network, network.uuid, self._pools_going_with(network))
+            self._ensure_gateway(network)
+            undo.pop_all()
+        LOG.info("network %s is on bridge %s, VLAN %d", network.name, network.bridge, network.tag)
+        return network
+
+    def delete_network(self, ref: str) -> None:
+        """Remove a network without endpoints, and the pools made with it; NetworkNotFound, InUse."""
+        network = self.store.network(ref)
+        with self._locks.hold(f"bridge {network.bridge}", self.settings.deadline):
+            # The store decides, for it knows of endpoints on all hosts; the port of a deleted network is found by recover().
+            self.store.delete_network(network.uuid, self._pools_going_with(network))
+            self.ports.forget(network.uuid)
+            self.switch.del_ports([self.names.gateway(network.uuid)]).result(self.settings.deadline)
+            self._drop_bridge(network.bridge)
+        LOG.info("network %s is gone", network.name)
+
+    def _pool_name(self, spec: PoolSpec, network: NetworkSpec) -> str:
+        if spec.name:
+            return spec.name
+        return network.name if spec.subnet.version == 4 else f"{network.name}-v6"
+
+    def _pools_going_with(self, network: Network) -> list[str]:
+        """Pools that nobody needs without this network: made with it, or by Docker, which releases a pool before its network."""
+        pools = self.store.pools_of(network)
+        return [
+            one.uuid
+            for one in pools
+            if (one.labels.get(MADE_WITH) == network.name or one.origin is Origin.DOCKER)
+            and len(self.store.networks_of(one)) == 1
+        ]
+
+    def _ensure_gateway(self, network: Network) -> None:
+        """The host's port with the network's gateway addresses, as it should be."""
+        if not network.gateways:
+            return
+        name = self.names.gateway(network.uuid)
+        port = SwitchPort(name, network.bridge, network.tag, network.mtu, PortRole.GATEWAY, network.uuid)
+        self.switch.add_ports([port]).result(self.settings.deadline)
+        try:
+            self.switch.wait_ports([name], self.settings.deadline)
+            self.links.set_gateway(name, mac_for(network.gateways[0].ip), network.mtu, network.gateways)
+        except OvsnetError:
+            self.switch.del_ports([name]).result(self.settings.deadline)
+            raise
+
+    def hide_gateway_route(self, network: Network) -> None:
+        """Take the gateways' connected routes out of the main table for a moment, with traffic going on as before.
+
+        Docker's RequestPool without a subnet refuses an answer that overlaps a route of the main table, and asks again for
+        ever. `show_gateway_route` ends it; so does a timer, for a Docker that gave up, and recover() after a crash.
+        """
+        if network.gateways:
+            self.links.hide_routes(self.names.gateway(network.uuid), network.gateways)
+            timer = threading.Timer(_HIDDEN_FOR, self._show_again, [network])
+            timer.daemon = True
+            timer.start()
+
+    def show_gateway_route(self, network: Network) -> None:
+        """Undo `hide_gateway_route`; again is harmless."""
+        if network.gateways:
+            self.links.show_routes(self.names.gateway(network.uuid), network.gateways)
+
+    def _show_again(self, network: Network) -> None:
+        try:
+            if self.store.find_network(network.uuid) is not None:
+                self.show_gateway_route(network)
+        except OvsnetError as exc:
+            LOG.error("the gateway's route of network %s is still hidden: %s", network.name, exc)
+
+    def _drop_bridge(self, bridge: str) -> None:
+        """Remove a bridge of ours that no network needs any more."""
+        if all(one.bridge != bridge for one in self.store.networks()):
+            self.switch.delete_bridge(bridge)
+
+    # -- endpoints ----------------------------------------------------------------------------------------------------
+
+    def endpoints(self, network: str | None = None) -> list[Endpoint]:
+        """All endpoints, or those of one network; NetworkNotFound."""
+        return self.store.endpoints(None if network is None else self.store.network(network).uuid)
+
+    def endpoint(self, ref: str) -> Endpoint:
+        """One endpoint by its uuid; EndpointNotFound."""
+        return self.store.endpoint(ref)
+
+    def attach(self, request: AttachRequest) -> Attachment:
+        """Give a container an interface on a network. Idempotent by network, container and interface name.
+
+        When it returns, traffic can pass. InvalidRequest, InvalidNetns, NetworkNotFound, LinkExists, PoolExhausted,
+        AddressInUse, Unavailable and its kinds.
+        """
+        check_container_id(request.container)
+        check_ifname(request.ifname)
+        with open_netns(request.netns) as netns:
+            network = self._network_for(request)
+            key = endpoint_key(network.uuid, request.container, request.ifname)
+            with self._locks.hold(key, self.settings.deadline):
+                endpoint = self.store.find_endpoint(key)
+                if endpoint is None:
+                    endpoint = self._attach_new(request, network, netns)
+                else:
+                    endpoint = self._attach_again(request, network, netns, endpoint)
+        self.ports.replenish(network)
+        return self._attachment(endpoint, network, request)
+
+    def _attach_new(self, request: AttachRequest, network: Network, netns: Netns) -> Endpoint:
+        port = self.ports.take(network)
+        with ExitStack() as undo:
+            undo.callback(self.ports.give_back, port)
+            draft = Endpoint(
+                uuid="",
+                network=network.uuid,
+                network_name=network.name,
+                container=request.container,
+                ifname=request.ifname,
+                origin=request.origin,
+                node=self.settings.node,
+                sandbox=request.netns,
+                addresses=(),
+                mac=check_mac(request.mac) if request.mac else "",
+                mtu=self._mtu(request, network),
+                port=port,
+                link=request.ifname,
+                labels=request.labels,
+            )
+            endpoint = self.store.attach(draft, request.addresses)
+            undo.callback(self.store.detach, endpoint.uuid)
+            self._plug(endpoint, network, request, netns)
+            undo.pop_all()
+        self.ports.claim(port, endpoint.uuid)
+        return endpoint
+
+    def _attach_again(self, request: AttachRequest, network: Network, netns: Netns, endpoint: Endpoint) -> Endpoint:
+        """The same ADD once more: after a lost answer, a crash in the middle, or a restart in a new namespace."""
+        have = {one.ip for one in endpoint.addresses}
+        if any(one not in have for one in request.addresses):
+            raise AlreadyExists(
+                f"container {request.container[:40]} is on network {network.name} with other addresses",
+                hint="detach it first",
+            )
+        if endpoint.sandbox != request.netns:
+            self._unplug(endpoint, endpoint.sandbox)
+            endpoint = self.store.set_endpoint(endpoint.uuid, sandbox=request.netns)
+        if self.links.link(endpoint.port) is None:
+            port = self.ports.take(network)
+            self.switch.del_ports([endpoint.port]).result(self.settings.deadline)
+            endpoint = self.store.set_endpoint(endpoint.uuid, port=port)
+            self.ports.claim(port, endpoint.uuid)
+        self._plug(endpoint, network, request, netns)
+        return endpoint
+
+    def detach(self, network: str, container: str, ifname: str, netns: str = "") -> None:
+        """Take a container off a network; anything missing already is success.
+
+        The link goes first, then the port, then the address: an address that somebody else may get has no wire any more.
+        """
+        found = self.store.find_network(network)
+        if found is None:
+            return
+        key = endpoint_key(found.uuid, container, ifname)
+        with self._locks.hold(key, self.settings.deadline):
+            endpoint = self.store.find_endpoint(key)
+            if endpoint is not None:
+                self._detach(endpoint, netns or endpoint.sandbox)
+
+    def delete_endpoint(self, ref: str) -> None:
+        """Take an endpoint off its network, whoever it belongs to; EndpointNotFound."""
+        endpoint = self.store.endpoint(ref)
+        with self._locks.hold(endpoint.key, self.settings.deadline):
+            if endpoint.origin is Origin.DOCKER:
+                self.links.unplug_host(endpoint.link)
+            self._detach(endpoint, endpoint.sandbox)
+
+    def _detach(self, endpoint: Endpoint, sandbox: str) -> None:
+        self._unplug(endpoint, sandbox)
+        self.switch.del_ports([endpoint.port]).result(self.settings.deadline)
+        self.store.detach(endpoint.uuid)
+
+    def _plug(self, endpoint: Endpoint, network: Network, request: AttachRequest, netns: Netns) -> None:
+        self.links.plug_netns(
+            endpoint.port,
+            netns,
+            endpoint.ifname,
+            endpoint.mac,
+            endpoint.mtu,
+            endpoint.addresses,
+            self._routes(network, request),
+        )
+
+    def _unplug(self, endpoint: Endpoint, sandbox: str) -> None:
+        try:
+            netns = open_netns(sandbox)
+        except InvalidNetns:
+            return  # it has gone, and the link with it
+        with netns:
+            self.links.unplug_netns(netns, endpoint.ifname, endpoint.port)
+
+    def _network_for(self, request: AttachRequest) -> Network:
+        """The request's network, made on demand when the request says how."""
+        network = self.store.find_network(request.network)
+        if network is None:
+            if request.create is None:
+                raise NetworkNotFound(
+                    f"there is no network {request.network!r}",
+                    hint="make it with `ovsnet network create`, or give its subnet in the configuration's ipam section",
+                )
+            return self.create_network(request.create)
+        if request.create is not None:
+            self._check_agrees(network, request.create)
+        return network
+
+    def _check_agrees(self, network: Network, spec: NetworkSpec) -> None:
+        subnets = {one.subnet for one in self.store.pools_of(network)}
+        for one in spec.subnets:
+            if one.subnet not in subnets:
+                raise AlreadyExists(
+                    f"network {network.name} has subnet {', '.join(map(str, subnets)) or 'none'}, not {one.subnet}",
+                    hint="correct the configuration's subnet, or name another network",
+                )
+        for what, wanted, have in (("bridge", spec.bridge, network.bridge), ("VLAN", spec.tag, network.tag)):
+            if wanted not in ("", None, have):
+                raise AlreadyExists(
+                    f"network {network.name} has {what} {have}, not {wanted}", hint="correct the configuration"
+                )
+
+    def _mtu(self, request: AttachRequest, network: Network) -> int:
+        if request.mtu is None:
+            return network.mtu
+        if request.mtu > network.mtu:
+            raise InvalidRequest(
+                f"MTU {request.mtu} is more than network {network.name}'s {network.mtu}",
+                hint="ask for no more than that",
+            )
+        return check_mtu(request.mtu)
+
+    def _routes(self, network: Network, request: AttachRequest) -> tuple[Route, ...]:
+        routes = list(request.routes)
+        if request.default_route:
+            for gateway in network.gateways:
+                default = ipaddress.ip_network("0.0.0.0/0" if gateway.version == 4 else "::/0")
+                if all(one.destination != default for one in routes):
+                    routes.append(Route(default, gateway.ip))
+        return tuple(routes)
+
+    def _attachment(self, endpoint: Endpoint, network: Network, request: AttachRequest) -> Attachment:
+        by_version = {one.version: one.ip for one in network.gateways}
+        gateways = tuple(by_version.get(one.version) for one in endpoint.addresses)
+        return Attachment(endpoint, network, gateways, self._routes(network, request))
+
+    # -- this host ----------------------------------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """After a start: bring bridges, gateways and ports of this host in line with the store.
+
+        Ports of endpoints that the store does not know are removed only when it knows their network: an empty or foreign
+        database must not take the wires of running containers.
+        """
+        networks = {one.uuid: one for one in self.store.networks()}
+        endpoints = {one.port: one for one in self.store.endpoints() if one.node == self.settings.node}
+        for network in networks.values():
+            self.switch.ensure_bridge(network.bridge)
+            self._ensure_gateway(network)
+            self.show_gateway_route(network)
+        stale = []
+        for port in self.switch.ports():
+            endpoint = endpoints.get(port.name)
+            if endpoint is not None:
+                if port.endpoint != endpoint.uuid:
+                    self.ports.claim(port.name, endpoint.uuid)
+            elif (
+                port.role is PortRole.SPARE
+                or (port.role is PortRole.ENDPOINT and port.network in networks)
+                or (port.role is PortRole.GATEWAY and port.network not in networks and networks)
+            ):
+                stale.append(port.name)
+        if stale:
+            LOG.info("removing %d ports that an earlier run has left", len(stale))
+            self.switch.del_ports(stale).result(self.settings.deadline)
+
+    def health(self) -> Health:
+        """Whether requests can be served now."""
+        state = "ok" if self.store.ready else "the OVSNet database is not reachable"
+        switch = "ok"
+        if not self.switch.ready:
+            switch = "the Open_vSwitch database is not reachable"
+        return Health(state == switch == "ok", state, switch, self.settings.node, __version__)
+
+
+def draft_pool(spec: PoolSpec, name: str, labels: dict[str, str] | None = None) -> Pool:
+    """The pool that a specification asks for, checked, with its gateway chosen."""
+    check_spec(spec)
+    check_network_name(name)
+    gateway = spec.gateway
+    if gateway is None and not spec.no_gateway:
+        gateway = default_gateway(spec.subnet)
+    return Pool(
+        uuid="",
+        name=name,
+        space=spec.space,
+        subnet=spec.subnet,
+        gateway=gateway,
+        ranges=spec.ranges,
+        exclusions=spec.exclusions,
+        static_ranges=spec.static_ranges,
+        origin=spec.origin,
+        labels={**spec.labels, **(labels or {})},
+    )

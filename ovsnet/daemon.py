@@ -1,0 +1,265 @@
+"""ovsnetd: the composition root. Reads the settings, builds the parts, serves the sockets, and stops in order.
+
+Nothing else in ovsnet knows how the parts fit together. Traffic never depends on this process: ports, links and the state
+server stay as they are when it ends.
+"""
+
+from __future__ import annotations
+
+import grp
+import logging
+import os
+import signal
+import socket
+import stat
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+import structlog
+from cheroot.wsgi import Server
+from flask import Flask
+
+import cnm
+from cni.blueprint import create_blueprint
+from cnm.peer import requester
+
+from . import __version__, api, config
+from .controller import Controller
+from .docker import DockerDriver
+from .errors import ConfigError, OvsnetError
+from .link import Links
+from .nat import Rules
+from .ports import Ports
+from .store import StateServer, Store
+from .switch import Switch
+
+LOG = logging.getLogger("ovsnet")
+
+_BACKLOG = 1024  # a thousand CNI executables may start at once
+_IDLE_CONNECTION = 30  # seconds after which a silent client's connection is closed
+
+
+class Daemon:
+    """All parts of one ovsnetd, started and stopped in order."""
+
+    def __init__(self, settings: config.Settings) -> None:
+        self.settings = settings
+        self._undo = ExitStack()
+        self._listeners: list[Listener] = []
+
+    def start(self) -> None:
+        """Bring everything up; what has come up is taken down again when a later part fails."""
+        settings = self.settings
+        with ExitStack() as undo:
+            settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+            remotes = settings.state_remotes
+            if not remotes:
+                server = StateServer(settings.state_dir / "ovsnet.db", settings.run_dir)
+                server.start()
+                undo.callback(server.stop)
+                remotes = (server.remote,)
+            store = Store(remotes, node=settings.node, timeout=settings.deadline, cooldown=settings.address_cooldown)
+            store.start()
+            undo.callback(store.stop)
+            switch = Switch(
+                settings.switch_remote, node=settings.node, datapath=settings.datapath, timeout=settings.deadline
+            )
+            switch.start()
+            undo.callback(switch.stop)
+            links = undo.enter_context(Links(settings.names))
+            Rules(settings.names).load()
+            ports = Ports(
+                switch,
+                links,
+                settings.names,
+                spares=settings.spare_ports,
+                idle=settings.spare_idle,
+                timeout=settings.deadline,
+            )
+            controller = Controller(settings, store=store, switch=switch, links=links, ports=ports)
+            store.wait_ready(settings.deadline)
+            controller.recover()
+            ports.start()
+            undo.callback(ports.stop)
+            app = api.create_app(controller, version=__version__)
+            app.register_blueprint(create_blueprint(controller))
+            driver = cnm.create_app(DockerDriver(controller), scope=settings.docker_scope, requester=requester)
+            for path, wsgi, mode, group in (
+                (settings.api_socket, app, 0o660, settings.socket_group),
+                (settings.docker_socket, driver, 0o600, ""),
+            ):
+                listener = Listener(path, wsgi, mode=mode, group=group, threads=settings.workers)
+                listener.start()
+                undo.callback(listener.stop)
+                self._listeners.append(listener)
+            self._undo = undo.pop_all()
+
+    def stop(self) -> None:
+        """Take everything down in reverse order; spare ports go, endpoints stay."""
+        self._undo.close()
+
+    @property
+    def failed(self) -> bool:
+        """Whether a listener has died."""
+        return any(not listener.alive for listener in self._listeners)
+
+
+class Listener:
+    """A WSGI application on a unix socket, served by cheroot in threads of its own."""
+
+    def __init__(self, path: Path, app: Flask, *, mode: int, group: str, threads: int) -> None:
+        self._path = path
+        self._mode = mode
+        self._group = group
+        self._server = Server(
+            str(path),
+            app,
+            numthreads=threads,
+            request_queue_size=_BACKLOG,
+            timeout=_IDLE_CONNECTION,
+            peercreds_enabled=True,
+        )
+        self._thread = threading.Thread(target=self._serve, name=f"listener-{path.name}", daemon=True)
+
+    def start(self) -> None:
+        """Bind the socket, with its mode and group from the first moment, and serve."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        self._remove_stale()
+        mask = os.umask(0o177)  # nobody may connect between bind and chmod
+        try:
+            self._server.prepare()
+        finally:
+            os.umask(mask)
+        if self._group:
+            try:
+                os.chown(self._path, 0, grp.getgrnam(self._group).gr_gid)
+            except KeyError:
+                LOG.info("there is no group %s: only root may use %s", self._group, self._path)
+        self._path.chmod(self._mode)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish running requests and remove the socket."""
+        self._server.stop()
+        self._thread.join(timeout=10.0)
+        self._path.unlink(missing_ok=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that accepts connections runs."""
+        return self._thread.is_alive()
+
+    def _serve(self) -> None:
+        try:
+            self._server.serve()
+        except Exception:
+            LOG.exception("the listener on %s failed", self._path)
+
+    def _remove_stale(self) -> None:
+        """Remove a socket that nobody serves; one that somebody serves is another ovsnetd's."""
+        try:
+            if not stat.S_ISSOCK(self._path.lstat().st_mode):
+                raise ConfigError(
+                    f"{self._path} exists and is not a socket", hint="remove it, or configure another path"
+                )
+        except FileNotFoundError:
+            return
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(2.0)
+            try:
+                probe.connect(str(self._path))
+            except OSError:
+                self._path.unlink()
+            else:
+                raise ConfigError(f"{self._path} is served already", hint="is another ovsnetd running?")
+
+
+def notify(message: str) -> None:
+    """Tell systemd (sd_notify(3)) if it asked for it."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.settimeout(2.0)
+        sock.sendto(message.encode(), address)
+
+
+def configure_logging(level: str, form: str) -> None:
+    """One stream of structured lines on stderr, for structlog's loggers and the standard library's."""
+    as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
+    shared: list[Callable[..., Any]] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *([structlog.processors.format_exc_info] if as_json else []),
+                renderer,
+            ],
+            foreign_pre_chain=shared,
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    logging.getLogger("ovsdbapp").setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+@click.command(help="The ovsnet controller: serves Docker, CNI and the REST API on this host.")
+@click.option(
+    "--config", "path", type=click.Path(path_type=Path), help=f"Settings file. Default: {config.DEFAULT_PATH}."
+)
+@click.version_option(__version__)
+def main(path: Path | None) -> None:
+    """Run until SIGTERM or SIGINT. Exit status 0 after a clean stop, 1 if it cannot start or a part dies, 2 for bad settings."""
+    try:
+        settings = config.load(path)
+    except ConfigError as exc:
+        click.echo(f"ovsnetd: {exc}", err=True)
+        sys.exit(2)
+    configure_logging(settings.log_level, settings.log_format)
+    asked = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
+    daemon = Daemon(settings)
+    try:
+        daemon.start()
+    except OvsnetError as exc:
+        LOG.error("cannot start: %s", exc)
+        sys.exit(2 if isinstance(exc, ConfigError) else 1)
+    notify("READY=1")
+    LOG.info("ready on %s and %s", settings.api_socket, settings.docker_socket)
+    failed = False
+    while not asked.wait(1.0) and not failed:
+        failed = daemon.failed
+    notify("STOPPING=1")
+    daemon.stop()
+    LOG.info("stopped")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,440 @@
+"""The use cases of Docker's remote driver: what each CNM call means in pools, leases, networks and endpoints.
+
+Called by the `cnm` edge; calls the store and, through the controller, the other rooms. Docker cannot be asked anything while it
+waits for an answer, forgets a network whose deletion failed, and repeats what it knows after a restart. So every call may come
+twice, and two things are told apart by the *requester*, the incarnation (pid and start time) of the calling dockerd: a call
+that a new incarnation repeats is a replay and succeeds, the same call by the incarnation that made it first is a second wish
+and conflicts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+from .controller import Controller, draft_pool
+from .errors import AddressInUse, EndpointNotFound, InvalidRequest, NetworkNotFound, PoolOverlap
+from .model import (
+    DEFAULT_SPACE,
+    AddressRange,
+    Endpoint,
+    IPAddress,
+    IPInterface,
+    LeaseOwner,
+    Network,
+    NetworkSpec,
+    Origin,
+    OwnerKind,
+    Pool,
+    PoolSpec,
+    Route,
+    endpoint_key,
+)
+from .names import check_mac
+
+LOG = logging.getLogger(__name__)
+
+SPACES = (DEFAULT_SPACE, f"{DEFAULT_SPACE}-global")
+REQUESTER = (
+    "ovsnet.docker-requester"  # label of an endpoint: the dockerd that made it, or that replayed its address last
+)
+NETWORK_OPTIONS = {
+    "ovsnet.network": "name of an existing network to join",
+    "ovsnet.name": "name of the new network in ovsnet (Docker does not tell its own)",
+    "ovsnet.bridge": "Open vSwitch bridge",
+    "ovsnet.vlan": "VLAN tag, 0 to 4094",
+    "ovsnet.mtu": "MTU in bytes",
+    "com.docker.network.driver.mtu": "MTU in bytes",
+}
+IPAM_OPTIONS = {"ovsnet.network": "name of the existing network that will be joined"}
+_GENERIC = "com.docker.network.generic"
+_GATEWAY_TYPE = "com.docker.network.gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class IpamData:
+    """One element of CreateNetwork's IPv4Data or IPv6Data: `pool` and `gateway` are CIDR strings, `gateway` may be ""."""
+
+    space: str
+    pool: str
+    gateway: str
+    aux: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class JoinResult:
+    """The answer to Join: the link to move into the sandbox, and what Docker sets up there."""
+
+    link: str
+    prefix: str
+    gateway: IPAddress | None
+    gateway6: IPAddress | None
+    routes: tuple[Route, ...]
+    disable_gateway_service: bool
+
+
+class DockerDriver:
+    """Docker's network and IPAM driver on one host. Thread-safe; raises OvsnetError only."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._store = controller.store
+        self._deadline = controller.settings.deadline
+
+    # -- IPAM ---------------------------------------------------------------------------------------------------------
+
+    def request_pool(
+        self, space: str, subnet: str, sub_pool: str, options: Mapping[str, str], v6: bool, requester: str
+    ) -> tuple[Pool, bool]:
+        """RequestPool: the pool, and whether Docker must be told its gateway because the network exists already."""
+        _check_options(options, IPAM_OPTIONS, "--ipam-opt")
+        if space not in SPACES:
+            raise InvalidRequest(f"address space {space!r} is not ours", hint=f"use {' or '.join(SPACES)}")
+        if name := options.get("ovsnet.network"):
+            pool = self._joined_pool(name, subnet, v6)
+            if not subnet:
+                # Docker compares a pool that it did not name with the host's routes, and the gateway's is one of them.
+                self._controller.hide_gateway_route(self._store.network(name))
+            return pool, True
+        if not subnet:
+            raise InvalidRequest(
+                "no subnet is given", hint="add --subnet, or --ipam-opt ovsnet.network=NAME to join a network"
+            )
+        net = _network(subnet)
+        if (net.version == 6) != v6:
+            raise InvalidRequest(f"subnet {net} is not of the family asked for", hint="check --ipv6 and --subnet")
+        ranges = (AddressRange.parse(sub_pool),) if sub_pool else ()
+        spec = PoolSpec(net, space=space, ranges=ranges, no_gateway=True, origin=Origin.DOCKER)
+        draft = draft_pool(spec, f"docker-{space}-{net}".translate(str.maketrans("/:", "--")))
+        existing = next(
+            (one.pool for one in self._store.pools() if (one.pool.space, one.pool.subnet) == (space, net)), None
+        )
+        if existing is None:
+            return self._store.create_pool(replace(draft, requested_by=requester)), False
+        if existing.ranges != draft.ranges:
+            raise PoolOverlap(f"pool {existing.name} has subnet {net} with other ranges", hint="choose another subnet")
+        self._check_replay(existing, requester)
+        self._store.set_pool_requester(existing.uuid, requester)
+        return existing, False
+
+    def _check_replay(self, pool: Pool, requester: str) -> None:
+        """A pool that stands: fine for a new dockerd (replay) or as long as nothing uses it (a retry), else a second wish."""
+        in_use = self._store.networks_of(pool) or self._store.leases(pool.uuid)
+        if in_use and pool.requested_by == requester != "":
+            raise PoolOverlap(
+                f"subnet {pool.subnet} is in use by pool {pool.name}",
+                hint="choose another one, or join with --ipam-opt ovsnet.network=NAME and -o ovsnet.network=NAME",
+            )
+
+    def _joined_pool(self, name: str, subnet: str, v6: bool) -> Pool:
+        network = self._store.network(name)
+        pool = next((one for one in self._store.pools_of(network) if (one.subnet.version == 6) == v6), None)
+        if pool is None:
+            family = "IPv6" if v6 else "IPv4"
+            raise InvalidRequest(f"network {name} has no {family} pool", hint=f"create without {family}")
+        if subnet and _network(subnet) != pool.subnet:
+            raise InvalidRequest(
+                f"network {name} has subnet {pool.subnet}, not {subnet}", hint="leave --subnet out, or correct it"
+            )
+        return pool
+
+    def release_pool(self, pool_id: str) -> None:
+        """ReleasePool. A pool that a network still uses stays: Docker releases it once per network that joined."""
+        pool = self._find_pool(pool_id)
+        if pool is None or self._store.networks_of(pool) or pool.origin is not Origin.DOCKER:
+            return
+        self._store.delete_pool(pool.uuid)
+
+    def request_address(self, pool_id: str, address: str, options: Mapping[str, str], requester: str) -> IPInterface:
+        """RequestAddress: an address with the pool's prefix length."""
+        pool = self._store.pool(pool_id)
+        wanted = _address(address) if address else None
+        if options.get("RequestAddressType") == _GATEWAY_TYPE:
+            return pool.interface(self._store.allocate_gateway(pool, wanted))
+        if wanted is not None and self._is_replay(pool, wanted, requester):
+            return pool.interface(wanted)
+        token = str(wanted) if wanted else secrets.token_hex(8)
+        return pool.interface(self._store.allocate(pool, LeaseOwner(OwnerKind.DOCKER, f"{requester}/{token}"), wanted))
+
+    def _is_replay(self, pool: Pool, address: IPAddress, requester: str) -> bool:
+        """Whether Docker holds that address already and a new dockerd repeats it. Notes the new incarnation."""
+        owner = self._store.lease_owner(pool, address)
+        if owner is None:
+            return False
+        if owner.kind is OwnerKind.DOCKER:
+            holder = owner.id.rpartition("/")[0]
+            if holder != requester:
+                self._store.hand_over(pool, address, LeaseOwner(OwnerKind.DOCKER, f"{requester}/{address}"))
+                return True
+        elif owner.kind is OwnerKind.ENDPOINT:
+            endpoint = self._store.find_endpoint(owner.id)
+            if (
+                endpoint is not None
+                and endpoint.origin is Origin.DOCKER
+                and endpoint.labels.get(REQUESTER) != requester
+            ):
+                self._store.set_endpoint(endpoint.uuid, labels={**endpoint.labels, REQUESTER: requester})
+                return True
+        raise AddressInUse(f"address {address} is in use by {owner}", hint="ask for another one, or for none")
+
+    def release_address(self, pool_id: str, address: str) -> None:
+        """ReleaseAddress. A gateway that a network stands on, and an address of a living endpoint, stay."""
+        pool = self._find_pool(pool_id)
+        if pool is None:
+            return
+        value = _address(address)
+        gateways = {one.ip for network in self._store.networks_of(pool) for one in network.gateways}
+        kinds = {OwnerKind.DOCKER} if value in gateways or pool.origin is not Origin.DOCKER else _RELEASABLE
+        if not self._store.release(pool, value, kinds):
+            LOG.info("address %s of pool %s stays: its owner is still there", value, pool.name)
+
+    def _find_pool(self, pool_id: str) -> Pool | None:
+        return next((one.pool for one in self._store.pools() if one.pool.uuid == pool_id), None)
+
+    # -- networks -----------------------------------------------------------------------------------------------------
+
+    def create_network(
+        self, network_id: str, options: Mapping[str, Any], ipv4: Sequence[IpamData], ipv6: Sequence[IpamData]
+    ) -> None:
+        """CreateNetwork: a new network, or one more name of an existing one (`-o ovsnet.network=NAME`)."""
+        if self._store.docker_network(network_id) is not None:
+            return
+        given = {str(key): str(value) for key, value in (options.get(_GENERIC) or {}).items()}
+        _check_options(given, NETWORK_OPTIONS, "-o")
+        pools: list[Pool] = []
+        foreign: list[IPInterface] = []  # gateways of pools that another IPAM driver keeps
+        for data in [*ipv4, *ipv6]:
+            pool = self._pool_of(data)
+            if pool is not None:
+                pools.append(pool)
+            elif data.gateway:
+                foreign.append(_interface(data.gateway))
+        if name := given.get("ovsnet.network"):
+            self._join_network(name, network_id, given, pools)
+            return
+        for pool in pools:
+            users = self._store.networks_of(pool)
+            if users:
+                raise PoolOverlap(
+                    f"subnet {pool.subnet} belongs to network {users[0].name}",
+                    hint=f"add -o ovsnet.network={users[0].name} to join it, or choose another subnet",
+                )
+        gateways = [_interface(data.gateway) for data in [*ipv4, *ipv6] if data.gateway]
+        self._controller.create_network(
+            NetworkSpec(
+                name=given.get("ovsnet.name") or f"docker-{network_id[:12]}",
+                bridge=given.get("ovsnet.bridge", ""),
+                tag=_number(given, "ovsnet.vlan"),
+                mtu=_number(given, "ovsnet.mtu") or _number(given, "com.docker.network.driver.mtu"),
+                pools=tuple(one.uuid for one in pools),
+                gateways=tuple(gateways),
+                internal=bool(options.get("com.docker.network.internal")),
+                origin=Origin.DOCKER,
+                docker_id=network_id,
+            )
+        )
+
+    def _join_network(self, name: str, network_id: str, given: Mapping[str, str], pools: Sequence[Pool]) -> None:
+        network = self._store.network(name)
+        if {one.uuid for one in pools} != set(network.pools):
+            raise InvalidRequest(
+                f"the addresses are not those of network {name}",
+                hint=f"use --ipam-driver ovsnet with --ipam-opt ovsnet.network={name}, or leave out -o ovsnet.network",
+            )
+        wishes = (
+            ("ovsnet.bridge", network.bridge),
+            ("ovsnet.vlan", str(network.tag)),
+            ("ovsnet.mtu", str(network.mtu)),
+            ("com.docker.network.driver.mtu", str(network.mtu)),
+        )
+        for option, have in wishes:
+            if given.get(option, have) != have:
+                raise InvalidRequest(f"network {name} has {option} {have}, not {given[option]}", hint="leave it out")
+        self._store.set_docker_ids(network.uuid, add=[network_id])
+        self._controller.show_gateway_route(network)
+
+    def _pool_of(self, data: IpamData) -> Pool | None:
+        """The pool of ours that an IpamData tells of, or None if another IPAM driver keeps it."""
+        if data.space not in SPACES:
+            return None
+        net = _network(data.pool)
+        for one in self._store.pools():
+            if (one.pool.space, one.pool.subnet) == (data.space, net):
+                return one.pool
+        # A network that is joined may have its pool in the default space whatever Docker's scope is.
+        return next((one.pool for one in self._store.pools() if one.pool.subnet == net), None)
+
+    def delete_network(self, network_id: str) -> None:
+        """DeleteNetwork: forgets Docker's name for the network; one that Docker made goes with its last name."""
+        network = self._store.docker_network(network_id)
+        if network is None:
+            return
+        if network.origin is Origin.DOCKER and network.docker_ids == {network_id}:
+            self._controller.delete_network(network.uuid)
+        else:
+            self._store.set_docker_ids(network.uuid, remove=[network_id])
+
+    # -- endpoints ----------------------------------------------------------------------------------------------------
+
+    def create_endpoint(
+        self,
+        network_id: str,
+        endpoint_id: str,
+        address: str,
+        address6: str,
+        mac: str,
+        options: Mapping[str, Any],
+        requester: str,
+    ) -> Endpoint:
+        """CreateEndpoint: the endpoint with its switch port, and the link that Join will name."""
+        del options
+        network = self._network(network_id)
+        key = endpoint_key(network.uuid, endpoint_id, "")
+        found = self._store.find_endpoint(key)
+        if found is not None:
+            return found
+        addresses = tuple(_interface(one) for one in (address, address6) if one)
+        families = {one.subnet.version for one in self._store.pools_of(network)}
+        port = self._controller.ports.take(network)
+        with ExitStack() as undo:
+            undo.callback(self._controller.ports.give_back, port)
+            draft = Endpoint(
+                uuid="",
+                network=network.uuid,
+                network_name=network.name,
+                container=endpoint_id,
+                ifname="",
+                origin=Origin.DOCKER,
+                node=self._controller.settings.node,
+                sandbox="",
+                addresses=addresses,
+                mac=check_mac(mac) if mac else "",
+                mtu=network.mtu,
+                port=port,
+                link=self._controller.names.docker_link(endpoint_id),
+                labels={REQUESTER: requester},
+            )
+            endpoint = self._store.attach(draft, [one.ip for one in addresses if one.version in families], adopt=True)
+            undo.callback(self._store.detach, endpoint.uuid, leave_to=requester)
+            self._controller.links.plug_host(port, endpoint.link, endpoint.mac, endpoint.mtu)
+            undo.pop_all()
+        self._controller.switch.claim_port(port, endpoint.uuid)
+        self._controller.ports.replenish(network)
+        return endpoint
+
+    def join(self, network_id: str, endpoint_id: str, sandbox_key: str, options: Mapping[str, Any]) -> JoinResult:
+        """Join: which link Docker moves into the sandbox, and the gateways there."""
+        del options
+        network = self._network(network_id)
+        endpoint = self._endpoint(network, endpoint_id)
+        if endpoint.sandbox != sandbox_key:
+            self._store.set_endpoint(endpoint.uuid, sandbox=sandbox_key)
+        gateways = {one.version: one.ip for one in network.gateways}
+        return JoinResult(
+            link=endpoint.link,
+            prefix="eth",
+            gateway=gateways.get(4),
+            gateway6=gateways.get(6),
+            routes=(),
+            disable_gateway_service=network.internal,
+        )
+
+    def leave(self, network_id: str, endpoint_id: str) -> None:
+        """Leave: nothing to take away yet, for Docker moves the link back only after it."""
+        network = self._store.docker_network(network_id)
+        endpoint = network and self._store.find_endpoint(endpoint_key(network.uuid, endpoint_id, ""))
+        if endpoint:
+            self._store.set_endpoint(endpoint.uuid, sandbox="")
+
+    def delete_endpoint(self, network_id: str, endpoint_id: str) -> None:
+        """DeleteEndpoint: link and port go; the addresses wait for Docker's ReleaseAddress. Missing is success."""
+        network = self._store.docker_network(network_id)
+        endpoint = network and self._store.find_endpoint(endpoint_key(network.uuid, endpoint_id, ""))
+        if not endpoint:
+            return
+        self._controller.links.unplug_host(endpoint.link)
+        self._controller.switch.del_ports([endpoint.port]).result(self._deadline)
+        self._store.detach(endpoint.uuid, leave_to=endpoint.labels.get(REQUESTER, ""))
+
+    def endpoint_info(self, network_id: str, endpoint_id: str) -> Mapping[str, str]:
+        """EndpointOperInfo: what `docker network inspect` may show."""
+        network = self._network(network_id)
+        endpoint = self._endpoint(network, endpoint_id)
+        return {
+            "ovsnet.network": network.name,
+            "ovsnet.bridge": network.bridge,
+            "ovsnet.vlan": str(network.tag),
+            "ovsnet.port": endpoint.port,
+        }
+
+    def program_external(self, network_id: str, endpoint_id: str, options: Mapping[str, Any]) -> None:
+        """ProgramExternalConnectivity."""
+        del options
+        self._endpoint(self._network(network_id), endpoint_id)
+
+    def revoke_external(self, network_id: str, endpoint_id: str) -> None:
+        """RevokeExternalConnectivity; missing is success."""
+
+    def _network(self, network_id: str) -> Network:
+        network = self._store.docker_network(network_id)
+        if network is None:
+            raise NetworkNotFound(
+                f"Docker's network {network_id[:12]} is not known",
+                hint="remove it with docker network rm and make it again",
+            )
+        return network
+
+    def _endpoint(self, network: Network, endpoint_id: str) -> Endpoint:
+        endpoint = self._store.find_endpoint(endpoint_key(network.uuid, endpoint_id, ""))
+        if endpoint is None:
+            raise EndpointNotFound(
+                f"Docker's endpoint {endpoint_id[:12]} is not known on network {network.name}", hint="connect again"
+            )
+        return endpoint
+
+
+_RELEASABLE = {OwnerKind.DOCKER, OwnerKind.GATEWAY}
+
+
+def _check_options(given: Mapping[str, str], known: Mapping[str, str], flag: str) -> None:
+    for key in given:
+        if key not in known:
+            close = get_close_matches(key, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+            raise InvalidRequest(f"{flag} {key} is not known", hint=hint)
+
+
+def _number(options: Mapping[str, str], key: str) -> int | None:
+    if key not in options:
+        return None
+    try:
+        return int(options[key])
+    except ValueError:
+        raise InvalidRequest(f"{key}={options[key]!r} is not a number", hint="write it in digits") from None
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as exc:
+        raise InvalidRequest(f"subnet {text!r} cannot be read: {exc}", hint="write it as 10.20.0.0/24") from None
+
+
+def _interface(text: str) -> IPInterface:
+    try:
+        return ipaddress.ip_interface(text)
+    except ValueError as exc:
+        raise InvalidRequest(f"address {text!r} cannot be read: {exc}", hint="write it as 10.20.0.5/24") from None
+
+
+def _address(text: str) -> IPAddress:
+    try:
+        return ipaddress.ip_address(text.partition("/")[0])
+    except ValueError as exc:
+        raise InvalidRequest(f"address {text!r} cannot be read: {exc}", hint="write it as 10.20.0.5") from None

@@ -1,0 +1,178 @@
+"""Switch ports for endpoints, some of them made ahead.
+
+ovs-vswitchd's reconfigure takes 4 ms with no port and 200 ms with 2,000, so an attach must not wait for it: each active network keeps a few spare ports, already tagged, configured and up. Owns the spares and the thread that makes and
+removes them; the use cases take ports from it and give them back.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import OvsnetError
+from .link import Links
+from .model import Network, PortRole, SwitchPort
+from .names import DeviceNames
+from .switch import Switch
+
+LOG = logging.getLogger(__name__)
+
+_RETRY_PAUSE = 5.0  # seconds before ports are tried again after the switch refused
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """The spare ports of one network."""
+
+    network: Network
+    ready: deque[str] = field(default_factory=deque)
+    last_use: float = field(default_factory=time.monotonic)
+    not_before: float = 0.0
+
+
+class Ports:
+    """Gives out switch ports that are made, tagged, configured and up."""
+
+    def __init__(
+        self, switch: Switch, links: Links, names: DeviceNames, *, spares: int, idle: float, timeout: float
+    ) -> None:
+        self._switch = switch
+        self._links = links
+        self._names = names
+        self._spares = spares
+        self._idle = idle
+        self._timeout = timeout
+        self._shelves: dict[str, _Shelf] = {}
+        self._wake = threading.Condition()
+        self._running = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread that keeps the spares."""
+        self._running = True
+        self._thread = threading.Thread(target=self._run, name="spare-ports", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread and remove the spares."""
+        with self._wake:
+            self._running = False
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join(self._timeout)
+        names = [name for shelf in self._shelves.values() for name in shelf.ready]
+        self._shelves.clear()
+        if names:
+            self._switch.del_ports(names).result(self._timeout)
+
+    def take(self, network: Network) -> str:
+        """A port on `network`'s bridge with its tag, up; a spare, or else one made now. SwitchUnavailable, LinkFailed."""
+        with self._wake:
+            shelf = self._shelf(network)
+            shelf.last_use = time.monotonic()
+            name = shelf.ready.popleft() if shelf.ready else None
+        return name or self._make(network, 1)[0]
+
+    def replenish(self, network: Network) -> None:
+        """Have the spares made again; called when the request is answered, so that it does not compete with them."""
+        del network
+        with self._wake:
+            self._wake.notify()
+
+    def claim(self, name: str, endpoint: str) -> None:
+        """Write on the port whose it is, behind the answer: the store's row says so already."""
+        _log_failure(self._switch.claim_port(name, endpoint), f"port {name} is not marked")
+
+    def give_back(self, name: str) -> None:
+        """Remove a port that was taken; for undoing."""
+        self._switch.del_ports([name]).result(self._timeout)
+
+    def forget(self, network: str) -> None:
+        """Remove the spares of a network, given by uuid, that is going away."""
+        with self._wake:
+            shelf = self._shelves.pop(network, None)
+        if shelf is not None and shelf.ready:
+            self._switch.del_ports(list(shelf.ready)).result(self._timeout)
+
+    def spares(self) -> dict[str, int]:
+        """How many spares each network (uuid) has ready."""
+        with self._wake:
+            return {uuid: len(shelf.ready) for uuid, shelf in self._shelves.items()}
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _shelf(self, network: Network) -> _Shelf:
+        shelf = self._shelves.get(network.uuid)
+        if shelf is None:
+            shelf = self._shelves[network.uuid] = _Shelf(network)
+        return shelf
+
+    def _make(self, network: Network, count: int) -> list[str]:
+        names = [self._names.new_port() for _ in range(count)]
+        ports = [
+            SwitchPort(name, network.bridge, network.tag, network.mtu, PortRole.SPARE, network.uuid) for name in names
+        ]
+        try:
+            self._switch.add_ports(ports).result(self._timeout)
+            self._switch.wait_ports(names, self._timeout)
+            for name in names:
+                self._links.prepare_port(name, network.mtu)
+        except OvsnetError:
+            _log_failure(self._switch.del_ports(names), "ports stay that failed")  # the answer is what failed first
+            raise
+        return names
+
+    def _run(self) -> None:
+        while self._running:
+            with self._wake:
+                self._wake.wait_for(lambda: not self._running or self._due() is not None, timeout=1.0)
+                shelf = self._due() if self._running else None
+                missing = self._spares - len(shelf.ready) if shelf else 0
+            if shelf is not None:
+                self._fill(shelf, missing)
+            self._drop_idle()
+
+    def _due(self) -> _Shelf | None:
+        now = time.monotonic()
+        for shelf in self._shelves.values():
+            if len(shelf.ready) < self._spares and shelf.not_before <= now:
+                return shelf
+        return None
+
+    def _fill(self, shelf: _Shelf, count: int) -> None:
+        try:
+            names = self._make(shelf.network, count)
+        except OvsnetError as exc:
+            LOG.warning("no spare ports for network %s: %s", shelf.network.name, exc)
+            shelf.not_before = time.monotonic() + _RETRY_PAUSE
+            return
+        with self._wake:
+            if self._shelves.get(shelf.network.uuid) is shelf and self._running:
+                shelf.ready.extend(names)
+                return
+        _log_failure(self._switch.del_ports(names), "spare ports stay whose network has gone")
+
+    def _drop_idle(self) -> None:
+        now = time.monotonic()
+        with self._wake:
+            idle = [uuid for uuid, shelf in self._shelves.items() if now - shelf.last_use > self._idle]
+        for uuid in idle:
+            try:
+                self.forget(uuid)
+            except OvsnetError as exc:
+                LOG.warning("idle spare ports stay for now: %s", exc)
+
+
+def _log_failure(future: Future[list[Any]], what: str) -> None:
+    """Have a change that nobody waits for say so when it fails; the next recovery mends it."""
+
+    def look(done: Future[list[Any]]) -> None:
+        if (exc := done.exception()) is not None:
+            LOG.warning("%s: %s", what, exc)
+
+    future.add_done_callback(look)
