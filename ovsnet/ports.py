@@ -1,7 +1,8 @@
 """Switch ports for endpoints, some of them made ahead.
 
-ovs-vswitchd's reconfigure takes 4 ms with no port and 200 ms with 2,000, so an attach must not wait for it: each active network keeps a few spare ports, already tagged, configured and up. Owns the spares and the thread that makes and
-removes them; the use cases take ports from it and give them back.
+ovs-vswitchd's reconfigure takes 4 ms with no port and 200 ms with 2,000, so an attach must not wait for it: each active network
+keeps a few spare ports, already tagged, configured and up. Owns the spares and the thread that makes and removes them; the use
+cases take ports from it and give them back.
 """
 
 from __future__ import annotations
