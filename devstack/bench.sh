@@ -1,13 +1,21 @@
 #!/usr/bin/env bash
-# Installs what is missing, then runs a benchmark: bench.sh cni [--count N] [--endpoints N] [--json]
+# Installs and starts what is missing, runs a benchmark, stops what it started: bench.sh cni [--count N] [--endpoints N] [--json]
+# Standard output is the benchmark's alone; everything else goes to standard error.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 bench=${1:-}
 known=$(find "$REPO/tests/bench" -name '[a-z]*.py' -printf '%f\n' | sed 's/\.py$//' | sort | paste -sd ' ')
 [[ -n $bench && " $known " == *" $bench "* ]] || die "which benchmark? One of: $known"
 shift
+MESSAGES=2
 lock
-setup
-unlock
+setup >&2
+down_at_exit
+case $bench in
+cni)
+    mkdir -p "$STATE"
+    { ovs_up && ovsnetd_up && cni_up; } >&2
+    ;;
+esac
 cd "$REPO"
-exec .venv/bin/python -m "tests.bench.$bench" "$@"
+.venv/bin/python -m "tests.bench.$bench" "$@" 9>&-

@@ -405,3 +405,19 @@ stack_down() {
         rmdir --ignore-fail-on-non-empty "$DATA" 2>/dev/null || true
     fi
 }
+
+# down_at_exit: whatever happens, what this run starts is stopped again; that failing fails the script as well.
+down_at_exit() {
+    trap finish EXIT
+    trap 'exit 130' INT TERM
+}
+
+finish() {
+    local status=$?
+    if ((${#STARTED[@]})); then
+        echo "Taking down what was started"
+        CLOCK=$EPOCHREALTIME
+        stack_down "${STARTED[@]}"
+    fi >&"${MESSAGES:-1}"
+    exit "$status"
+}
