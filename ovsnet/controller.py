@@ -148,6 +148,7 @@ class Controller:
             # The store decides, for it knows of endpoints on all hosts; the port of a deleted network is found by recover().
             self.store.delete_network(network.uuid, self._pools_going_with(network))
             self.ports.forget(network.uuid)
+            self.show_gateway_route(network)  # or the rule of a hidden one would stay
             self.switch.del_ports([self.names.gateway(network.uuid)]).result(self.settings.deadline)
             self._drop_bridge(network.bridge)
         LOG.info("network %s is gone", network.name)

@@ -147,9 +147,13 @@ class DockerDriver:
     def release_pool(self, pool_id: str) -> None:
         """ReleasePool. A pool that a network still uses stays: Docker releases it once per network that joined."""
         pool = self._find_pool(pool_id)
-        if pool is None or self._store.networks_of(pool) or pool.origin is not Origin.DOCKER:
+        if pool is None:
             return
-        self._store.delete_pool(pool.uuid)
+        networks = self._store.networks_of(pool)
+        for network in networks:
+            self._controller.show_gateway_route(network)  # Docker gave up a network that was to join this one
+        if not networks and pool.origin is Origin.DOCKER:
+            self._store.delete_pool(pool.uuid)
 
     def request_address(self, pool_id: str, address: str, options: Mapping[str, str], requester: str) -> IPInterface:
         """RequestAddress: an address with the pool's prefix length."""

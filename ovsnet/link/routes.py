@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -14,54 +16,72 @@ from ..model import IPInterface
 
 TABLE = 28534  # "ov" in ASCII; holds hidden gateway routes only
 PRIORITY = 28534  # of the rules that lead there: before the main table's 32766
-_ALREADY = {errno.EEXIST, errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL}
+_ALREADY = {"add": {errno.EEXIST}, "del": {errno.ESRCH, errno.ENOENT}}  # a rule is ENOENT, a route ESRCH
 _MAIN = 254
-_FAMILY = {4: 2, 6: 10}  # AF_INET, AF_INET6
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+_METRIC_IPV6 = 256  # of connected routes (IP6_RT_PRIO_ADDRCONF); IPv4 has none
 
 
 def hide(device: str, addresses: Iterable[IPInterface]) -> None:
     """Move the connected routes of `device` to a table of ours, led to by a rule each; again is harmless. LinkFailed."""
-    _each(device, addresses, _hide)
+    with IPRoute() as ip:
+        index = _index(ip, device)
+        if index is None:
+            raise LinkFailed(f"device {device} is missing", hint="see ovs-vswitchd's log", device=device)
+        for address in addresses:
+            with _reported(device, address):
+                # In this order, and the reverse one below, the subnet is reachable at every moment.
+                _do(ip.route, "add", table=TABLE, **_connected(index, address))
+                _do(ip.rule, "add", **_rule(address))
+                _do(ip.route, "del", table=_MAIN, **_connected(index, address))
 
 
 def show(device: str, addresses: Iterable[IPInterface]) -> None:
-    """Undo `hide`; again is harmless. LinkFailed."""
-    _each(device, addresses, _show)
-
-
-def _hide(ip: Any, family: int, index: int, address: IPInterface) -> None:
-    subnet = str(address.network)
-    _do(ip.route, "add", family=family, dst=subnet, oif=index, table=TABLE, **_source(address))
-    _do(ip.rule, "add", family=family, dst=subnet, table=TABLE, priority=PRIORITY)
-    _do(ip.route, "del", family=family, dst=subnet, oif=index, table=_MAIN)
-
-
-def _show(ip: Any, family: int, index: int, address: IPInterface) -> None:
-    subnet = str(address.network)
-    _do(ip.route, "add", family=family, dst=subnet, oif=index, table=_MAIN, proto="kernel", **_source(address))
-    _do(ip.rule, "del", family=family, dst=subnet, table=TABLE, priority=PRIORITY)
-    _do(ip.route, "del", family=family, dst=subnet, oif=index, table=TABLE)
-
-
-def _source(address: IPInterface) -> dict[str, Any]:
-    return {"prefsrc": str(address.ip), "scope": "link"} if address.version == 4 else {"priority": 256}
-
-
-def _each(device: str, addresses: Iterable[IPInterface], act: Any) -> None:
+    """Undo `hide`; again is harmless. Of a device that has gone, and its routes with it, the rules are left. LinkFailed."""
     with IPRoute() as ip:
-        found = ip.link_lookup(ifname=device)
-        if not found:
-            raise LinkFailed(f"device {device} is missing", hint="see ovs-vswitchd's log", device=device)
+        index = _index(ip, device)
         for address in addresses:
-            try:
-                act(ip, _FAMILY[address.version], found[0], address)
-            except NetlinkError as exc:
-                raise LinkFailed(f"{device}: cannot move the route to {address.network}: {exc}", device=device) from exc
+            with _reported(device, address):
+                if index is not None:
+                    _do(ip.route, "add", table=_MAIN, **_connected(index, address))
+                _do(ip.rule, "del", **_rule(address))
+                if index is not None:
+                    _do(ip.route, "del", table=TABLE, **_connected(index, address))
+
+
+def _index(ip: Any, device: str) -> int | None:
+    return next(iter(ip.link_lookup(ifname=device)), None)
+
+
+def _connected(index: int, address: IPInterface) -> dict[str, Any]:
+    """The route that the kernel makes of an address, to the last attribute: deletion by anything less misses it."""
+    route = {"family": _FAMILY[address.version], "dst": str(address.network), "oif": index, "proto": "kernel"}
+    if address.version == 4:
+        return route | {"prefsrc": str(address.ip), "scope": "link"}
+    return route | {"priority": _METRIC_IPV6}
+
+
+def _rule(address: IPInterface) -> dict[str, Any]:
+    return {
+        "family": _FAMILY[address.version],
+        "dst": str(address.network.network_address),
+        "dst_len": address.network.prefixlen,
+        "table": TABLE,
+        "priority": PRIORITY,
+    }
+
+
+@contextlib.contextmanager
+def _reported(device: str, address: IPInterface) -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as exc:
+        raise LinkFailed(f"{device}: cannot move the route to {address.network}: {exc}", device=device) from exc
 
 
 def _do(what: Any, command: str, **arguments: Any) -> None:
     try:
         what(command, **arguments)
     except NetlinkError as exc:
-        if exc.code not in _ALREADY:
+        if exc.code not in _ALREADY[command]:
             raise
