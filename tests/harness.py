@@ -408,6 +408,12 @@ class Stack(Daemon):
         )
         return CniResult(result.returncode, json.loads(result.stdout) if result.stdout.strip() else None, result.stderr)
 
+    def clear(self) -> None:
+        """Removes all endpoints, networks and pools."""
+        for noun in ("endpoint", "network", "pool"):
+            if found := [row["id"] for row in self.show(noun, "ls")]:
+                self.cli(noun, "rm", *found)
+
     def leftovers(self) -> list[str]:
         """What is there although nobody uses it, once all networks are deleted: rows, switch ports, links."""
         rows = [f"{noun} {row['id']}" for noun in ("endpoint", "network", "pool") for row in self.show(noun, "ls")]
