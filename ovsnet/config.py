@@ -6,24 +6,48 @@ description is its documentation: `docs/settings.md` is tied to them by a test.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import platform
 import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from .errors import ConfigError, InvalidRequest
+from .ipam import Supernet
 from .names import DeviceNames, check_ifname
 
 DEFAULT_PATH = Path("/etc/ovsnet/ovsnet.toml")
 ENV_PREFIX = "OVSNET_"
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class DefaultPool(BaseModel):
+    """An element of `default_pools`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: str
+    size: int
+
+    @property
+    def supernet(self) -> Supernet:
+        """What is carved from."""
+        return Supernet(ipaddress.ip_network(self.base), self.size)
+
+    @model_validator(mode="after")
+    def _carvable(self) -> Self:
+        try:
+            _ = self.supernet
+        except InvalidRequest as exc:
+            raise ValueError(str(exc)) from None
+        return self
 
 
 class Settings(BaseSettings):
@@ -80,6 +104,13 @@ class Settings(BaseSettings):
     )
     spare_idle: Seconds = Field(
         600.0, description="Seconds without an attach after which a network's spare ports are removed."
+    )
+    default_pools: tuple[DefaultPool, ...] = Field(
+        (DefaultPool(base="10.192.0.0/10", size=24), DefaultPool(base="fd6f:7673::/32", size=64)),
+        description=(
+            "Supernets from which pools are carved for who names no subnet, each with base (a prefix) and size (the prefix "
+            "length of a pool). Nothing is carved that overlaps a pool, a route or an address of the host."
+        ),
     )
     address_cooldown: float = Field(
         60.0,
@@ -173,6 +204,8 @@ def load(path: Path | None = None) -> Settings:
             raise ConfigError(f"environment: unknown setting {variable!r}", hint=_nearest(key, known))
     try:
         return Settings(**values)
+    except SettingsError as exc:  # the environment's text for a list is no JSON
+        raise ConfigError(f"environment: {exc}", hint=f'write a list as {ENV_PREFIX}KEY=["one", "two"]') from None
     except ValidationError as exc:
         first = exc.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else "?"

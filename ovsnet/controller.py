@@ -9,18 +9,21 @@ from __future__ import annotations
 import ipaddress
 import logging
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from . import __version__
 from .config import Settings
 from .errors import (
     AlreadyExists,
+    Exhausted,
     InvalidNetns,
     InvalidRequest,
     NetworkNotFound,
     OvsnetError,
+    PoolOverlap,
 )
-from .ipam import check_spec, default_gateway
+from .ipam import carve, check_spec, default_gateway
 from .link import Links, Netns, open_netns
 from .locks import KeyedLocks
 from .model import (
@@ -28,6 +31,7 @@ from .model import (
     AttachRequest,
     Endpoint,
     Health,
+    IPNetwork,
     Lease,
     Network,
     NetworkSpec,
@@ -83,6 +87,23 @@ class Controller:
     def create_pool(self, spec: PoolSpec) -> Pool:
         """Make a pool; the same again is success. PoolOverlap, AlreadyExists, InvalidRequest."""
         return self.store.create_pool(draft_pool(spec, spec.name))
+
+    def carve_pool(self, version: int, draft: Callable[[IPNetwork], Pool]) -> Pool:
+        """Make a pool of the first default subnet that overlaps no pool, route or address of this host.
+
+        `draft` makes the Pool of a subnet. Exhausted when the default pools are used up.
+        """
+        taken = [one.pool.subnet for one in self.store.pools()]
+        taken += self.links.host_routes()
+        taken += [one.network for link in self.links.links("") for one in link.addresses]
+        for subnet in carve([one.supernet for one in self.settings.default_pools], version, taken):
+            try:
+                return self.store.create_pool(draft(subnet))
+            except PoolOverlap:  # another controller was quicker; the next one then
+                continue
+        raise Exhausted(
+            f"the default IPv{version} pools are used up", hint="give a subnet, or extend default_pools in the settings"
+        )
 
     def delete_pool(self, ref: str) -> None:
         """Remove a pool without leases or networks; PoolNotFound, InUse."""

@@ -26,6 +26,7 @@ from .model import (
     Endpoint,
     IPAddress,
     IPInterface,
+    IPNetwork,
     LeaseOwner,
     Network,
     NetworkSpec,
@@ -103,20 +104,19 @@ class DockerDriver:
                 self._controller.hide_gateway_route(self._store.network(name))
             return pool, True
         if not subnet:
-            raise InvalidRequest(
-                "no subnet is given", hint="add --subnet, or --ipam-opt ovsnet.network=NAME to join a network"
-            )
+            if sub_pool:
+                raise InvalidRequest("a range is given without a subnet", hint="add --subnet")
+            # Docker keeps what overlaps with a route that we could not see, and asks again: what stands is never carved.
+            return self._controller.carve_pool(6 if v6 else 4, lambda net: _draft(space, net, (), requester)), False
         net = _network(subnet)
         if (net.version == 6) != v6:
             raise InvalidRequest(f"subnet {net} is not of the family asked for", hint="check --ipv6 and --subnet")
-        ranges = (AddressRange.parse(sub_pool),) if sub_pool else ()
-        spec = PoolSpec(net, space=space, ranges=ranges, no_gateway=True, origin=Origin.DOCKER)
-        draft = draft_pool(spec, f"docker-{space}-{net}".translate(str.maketrans("/:", "--")))
+        draft = _draft(space, net, (AddressRange.parse(sub_pool),) if sub_pool else (), requester)
         existing = next(
             (one.pool for one in self._store.pools() if (one.pool.space, one.pool.subnet) == (space, net)), None
         )
         if existing is None:
-            return self._store.create_pool(replace(draft, requested_by=requester)), False
+            return self._store.create_pool(draft), False
         if existing.ranges != draft.ranges:
             raise PoolOverlap(f"pool {existing.name} has subnet {net} with other ranges", hint="choose another subnet")
         self._check_replay(existing, requester)
@@ -406,6 +406,13 @@ class DockerDriver:
 _RELEASABLE = {OwnerKind.DOCKER, OwnerKind.GATEWAY}
 
 
+def _draft(space: str, subnet: IPNetwork, ranges: tuple[AddressRange, ...], requester: str) -> Pool:
+    """The pool that Docker asks for; its gateway comes by RequestAddress."""
+    spec = PoolSpec(subnet, space=space, ranges=ranges, no_gateway=True, origin=Origin.DOCKER)
+    name = f"docker-{space}-{subnet}".translate(str.maketrans("/:", "--"))
+    return replace(draft_pool(spec, name), requested_by=requester)
+
+
 def _check_options(given: Mapping[str, str], known: Mapping[str, str], flag: str) -> None:
     for key in given:
         if key not in known:
@@ -423,7 +430,7 @@ def _number(options: Mapping[str, str], key: str) -> int | None:
         raise InvalidRequest(f"{key}={options[key]!r} is not a number", hint="write it in digits") from None
 
 
-def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+def _network(text: str) -> IPNetwork:
     try:
         return ipaddress.ip_network(text)
     except ValueError as exc:

@@ -6,5 +6,6 @@ chosen here; the use cases check specifications with `pools`.
 
 from .blocks import BLOCK_BITS, Block, Choice, PoolBlocks
 from .pools import check_spec, default_gateway
+from .supernets import Supernet, carve
 
-__all__ = ["BLOCK_BITS", "Block", "Choice", "PoolBlocks", "check_spec", "default_gateway"]
+__all__ = ["BLOCK_BITS", "Block", "Choice", "PoolBlocks", "Supernet", "carve", "check_spec", "default_gateway"]
