@@ -214,7 +214,8 @@ def configure_logging(level: str, form: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    logging.getLogger("ovsdbapp").setLevel(logging.WARNING)
+    for chatty in ("ovsdbapp", "pyroute2"):  # a line per transaction, ten per netlink message
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
