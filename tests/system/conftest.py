@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Daemon, Dockerd, Netns, Ovs, Stack, wait_until
+from tests.system.containers import Pod
 
 HERE = Path(__file__).parent
 
@@ -128,3 +129,39 @@ def no_leftovers(stack: Stack) -> Callable[[], None]:
             raise AssertionError(f"left behind: {stack.leftovers()}") from None
 
     return check
+
+
+@pytest.fixture
+def nothing_left(stack: Stack, no_leftovers: Callable[[], None]) -> Iterator[None]:
+    """Asserts that the test and its other fixtures leave nothing behind; what they left is removed for the next test."""
+    yield
+    stack.ensure()
+    try:
+        no_leftovers()
+    finally:
+        for noun in ("endpoint", "network", "pool"):
+            for row in stack.show(noun, "ls"):
+                stack.cli(noun, "rm", row["id"], check=False)
+
+
+@pytest.fixture
+def pod(
+    request: pytest.FixtureRequest, stack: Stack, ovs: Ovs, netns: Callable[[], Netns]
+) -> Iterator[Callable[[], Pod]]:
+    """Makes containers of a CNI runtime; at the end they are detached, and the networks removed that they have made."""
+    if "dockerd" in request.fixturenames:
+        request.getfixturevalue("dockerd")  # Docker's networks go after the pods that are on them
+    pods: list[Pod] = []
+
+    def make() -> Pod:
+        pods.append(Pod(stack, netns()))
+        return pods[-1]
+
+    yield make
+    ovs.ensure()
+    stack.ensure()
+    for each in pods:
+        each.detach_all()
+    for network in stack.show("network", "ls"):
+        if network["origin"] == "cni":
+            stack.cli("network", "rm", network["id"])
