@@ -205,6 +205,7 @@ def parse_add(call: Call) -> Add:
         default_route=default_route,
         origin=Origin.CNI,
         labels=args.labels,
+        reserved_for=_reserved_for(args.labels, which.container),
     )
     previous = None if config.prev_result is None else {**config.prev_result, "cniVersion": call.version}
     return Add(request, config.dns.model_dump(exclude_none=True), previous)
@@ -285,6 +286,12 @@ def _cni_args(text: str) -> _CniArgs:
 def _label(name: str) -> str:
     """K8S_POD_NAME becomes `k8s-pod-name`."""
     return name.lower().replace("_", "-")
+
+
+def _reserved_for(labels: Mapping[str, str], container: str) -> tuple[str, ...]:
+    """Names under which an address may be kept for this container: the pod's `namespace/name`, the container's ID."""
+    pod = labels.get("k8s-pod-name")
+    return (f"{labels.get('k8s-pod-namespace', 'default')}/{pod}", container) if pod else (container,)
 
 
 # -- Network configuration

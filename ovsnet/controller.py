@@ -31,12 +31,14 @@ from .model import (
     AttachRequest,
     Endpoint,
     Health,
+    IPAddress,
     IPNetwork,
     Lease,
     Network,
     NetworkSpec,
     Origin,
     Pool,
+    PoolChange,
     PoolSpec,
     PoolUse,
     PortRole,
@@ -46,7 +48,7 @@ from .model import (
     check_tag,
     endpoint_key,
 )
-from .names import check_container_id, check_ifname, check_mac, check_network_name, mac_for
+from .names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation, mac_for
 from .ports import Ports
 from .store import Store
 from .switch import Switch
@@ -105,9 +107,33 @@ class Controller:
             f"the default IPv{version} pools are used up", hint="give a subnet, or extend default_pools in the settings"
         )
 
-    def delete_pool(self, ref: str) -> None:
-        """Remove a pool without leases or networks; PoolNotFound, InUse."""
-        self.store.delete_pool(self.store.pool(ref).uuid)
+    def delete_pool(self, ref: str, *, force: bool = False) -> None:
+        """Remove a pool without leases or networks; PoolNotFound, InUse.
+
+        `force` takes along what Docker holds and what is reserved, never the address of an endpoint.
+        """
+        self.store.delete_pool(self.store.pool(ref).uuid, force=force)
+
+    def change_pool(self, ref: str, change: PoolChange) -> Pool:
+        """Change a pool that stands; what `change` leaves out stays.
+
+        InUse names the first lease that the change would strand. PoolNotFound, PoolOverlap, InvalidRequest.
+        """
+        pool, networks = self.store.change_pool(self.store.pool(ref).uuid, **change.given())
+        for network in networks:
+            self._ensure_gateway(network)
+        return pool
+
+    def reserve(self, ref: str, name: str, address: IPAddress | None = None) -> IPAddress:
+        """Keep an address of a pool for a name: who attaches by it gets the address, nobody else does.
+
+        The same again is success. PoolNotFound, AlreadyExists, AddressInUse, AddressNotInPool, PoolExhausted.
+        """
+        return self.store.reserve(self.store.pool(ref), check_reservation(name), address)
+
+    def release_reservation(self, ref: str, name: str) -> IPAddress:
+        """End a reservation; an endpoint that has the address keeps it until it goes. PoolNotFound, NotFound."""
+        return self.store.unreserve(self.store.pool(ref), name)
 
     # -- networks -----------------------------------------------------------------------------------------------------
 
@@ -282,7 +308,7 @@ class Controller:
                 link=request.ifname,
                 labels=request.labels,
             )
-            endpoint = self.store.attach(draft, request.addresses)
+            endpoint = self.store.attach(draft, request.addresses, names=request.reserved_for)
             undo.callback(self.store.detach, endpoint.uuid)
             self._plug(endpoint, network, request, netns)
             undo.pop_all()

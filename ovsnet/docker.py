@@ -55,6 +55,7 @@ NETWORK_OPTIONS = {
 }
 IPAM_OPTIONS = {"ovsnet.network": "name of the existing network that will be joined"}
 _GENERIC = "com.docker.network.generic"
+_ENDPOINT_NAME = "com.docker.network.endpoint.name"  # moby 28 and later tell it with RequestAddress
 _GATEWAY_TYPE = "com.docker.network.gateway"
 
 
@@ -164,7 +165,9 @@ class DockerDriver:
         if wanted is not None and self._is_replay(pool, wanted, requester):
             return pool.interface(wanted)
         token = str(wanted) if wanted else secrets.token_hex(8)
-        return pool.interface(self._store.allocate(pool, LeaseOwner(OwnerKind.DOCKER, f"{requester}/{token}"), wanted))
+        owner = LeaseOwner(OwnerKind.DOCKER, f"{requester}/{token}")
+        names = [options[_ENDPOINT_NAME]] if _ENDPOINT_NAME in options else []
+        return pool.interface(self._store.allocate(pool, owner, wanted, names=names))
 
     def _is_replay(self, pool: Pool, address: IPAddress, requester: str) -> bool:
         """Whether Docker holds that address already and a new dockerd repeats it. Notes the new incarnation."""

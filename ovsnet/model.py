@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Self
 
@@ -54,9 +54,9 @@ class AddressRange:
             if "/" in text:
                 net = ipaddress.ip_network(text.strip())
                 return cls(net[0], net[-1])
-            first, _, last = text.partition("-")
+            first, dash, last = text.partition("-")
             start = ipaddress.ip_address(first.strip())
-            return cls(start, ipaddress.ip_address(last.strip()) if last else start)
+            return cls(start, ipaddress.ip_address(last.strip()) if dash else start)
         except ValueError as exc:
             raise InvalidRequest(
                 f"address range {text!r} cannot be read: {exc}",
@@ -128,7 +128,9 @@ class Pool:
     """A subnet pool as stored.
 
     `ranges` limit dynamic allocation (empty: whole subnet); `exclusions` are never given; `static_ranges` only when asked for
-    by address. `requested_by` is the Docker daemon's incarnation that asked for the pool last (see ovsnet.docker), or "".
+    by address. A `draining` pool gives nothing new of itself. `reservations` keep addresses for names: who attaches by that name
+    gets the address, and nobody else does. `requested_by` is the Docker daemon's incarnation that asked for the pool last (see
+    ovsnet.docker), or "".
     """
 
     uuid: str
@@ -142,6 +144,8 @@ class Pool:
     origin: Origin
     labels: Mapping[str, str]
     requested_by: str = ""
+    draining: bool = False
+    reservations: Mapping[str, IPAddress] = field(default_factory=dict)
 
     @property
     def gateway_interface(self) -> IPInterface | None:
@@ -151,6 +155,21 @@ class Pool:
     def interface(self, address: IPAddress) -> IPInterface:
         """`address` with the subnet's prefix length."""
         return ipaddress.ip_interface(f"{address}/{self.subnet.prefixlen}")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolChange:
+    """What to change of a pool; None leaves it as it is. A `subnet` can only be a larger one around the old."""
+
+    subnet: IPNetwork | None = None
+    ranges: tuple[AddressRange, ...] | None = None
+    exclusions: tuple[AddressRange, ...] | None = None
+    static_ranges: tuple[AddressRange, ...] | None = None
+    draining: bool | None = None
+
+    def given(self) -> dict[str, object]:
+        """The changes by the pool's attribute."""
+        return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +310,8 @@ class AttachRequest:
 
     `network` names the network; `create`, when given, is what to make if it does not exist yet (and must agree with it if
     it does). `addresses` asks for given ones (at most one per family). `routes` are added as they are; the default route
-    goes to the network's gateways unless `default_route` is False.
+    goes to the network's gateways unless `default_route` is False. `reserved_for` are names under which an address may be
+    reserved for this container; the first that has one counts.
     """
 
     network: str
@@ -304,6 +324,7 @@ class AttachRequest:
     mtu: int | None = None
     routes: tuple[Route, ...] = ()
     default_route: bool = True
+    reserved_for: tuple[str, ...] = ()
     origin: Origin = Origin.CNI
     labels: Mapping[str, str] = field(default_factory=dict)
 

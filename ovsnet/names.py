@@ -101,6 +101,16 @@ def check_network_name(value: str) -> str:
     return value
 
 
+def check_reservation(value: str) -> str:
+    """`value` if an address can be reserved for it: printable, 1 to 253 characters (a pod is `namespace/name`)."""
+    if not 0 < len(value) <= 253 or not value.isprintable() or value.startswith("-"):
+        raise InvalidRequest(
+            f"name {value[:80]!r} cannot hold a reservation",
+            hint="use 1 to 253 printable characters, not beginning with '-'",
+        )
+    return value
+
+
 def check_ifname(value: str) -> str:
     """`value` if the kernel takes it as an interface name (dev_valid_name) and tools do not take it for an option."""
     encoded = value.encode(errors="surrogateescape")

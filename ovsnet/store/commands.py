@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from ..errors import (
     AddressInUse,
+    AddressNotInPool,
     AlreadyExists,
     EndpointNotFound,
     Exhausted,
@@ -23,11 +25,12 @@ from ..errors import (
     PoolExhausted,
     PoolNotFound,
     PoolOverlap,
+    StateUnavailable,
     TagInUse,
 )
 from ..ipam import PoolBlocks, default_gateway
 from ..ipam.pools import check_assignable
-from ..model import Endpoint, IPAddress, LeaseOwner, Network, OwnerKind, Pool, endpoint_key
+from ..model import AddressRange, Endpoint, IPAddress, LeaseOwner, Network, OwnerKind, Pool, endpoint_key
 from ..ovsdb import Command, Transaction
 from . import rows
 from .view import View
@@ -35,9 +38,10 @@ from .view import View
 
 @dataclass(slots=True)
 class _Scratch:
-    """What the transaction being built has done to one pool so far."""
+    """What the transaction being built has done to one pool so far, which the view does not show yet."""
 
-    taken: set[int] = field(default_factory=set)
+    given: dict[int, str] = field(default_factory=dict)  # address -> owner
+    ended: set[int] = field(default_factory=set)  # addresses whose lease it ends
     claimed: dict[int, Any] = field(default_factory=dict)  # start -> inserted Block row
     turns: int = 0
 
@@ -70,18 +74,35 @@ class StoreCommand(Command):
     # -- leases, shared by all commands that give or take addresses ---------------------------------------------------
 
     def plan_lease(
-        self, txn: Transaction, pool: Pool, owner: str, address: IPAddress | None, *, adopt: bool = False
+        self,
+        txn: Transaction,
+        pool: Pool,
+        owner: str,
+        address: IPAddress | None,
+        *,
+        adopt: bool = False,
+        names: Sequence[str] = (),
     ) -> _Planned:
-        """Choose an address for `owner`, or check the one asked for. `adopt` takes over one that Docker has been given."""
+        """Choose an address for `owner`, or check the one asked for.
+
+        `adopt` takes over one that Docker has been given; `names` are those under which one may be reserved for the owner.
+        """
+        reserved = next((one for one in names if one in pool.reservations), None)
+        if reserved is not None and address is None:
+            address = pool.reservations[reserved]
         blocks = self.view.blocks[pool.uuid]
-        scratch: _Scratch = txn.scratch.setdefault(pool.uuid, _Scratch())
+        scratch = _scratch(txn, pool.uuid)
         ipv6 = pool.subnet.version == 6
-        held = blocks.address_of(owner)
+        held = next((one for one, holder in scratch.given.items() if holder == owner), blocks.address_of(owner))
+        if held in scratch.ended:
+            held = None
         if held is not None and (address is None or int(address) == held):
             return _Planned(pool.uuid, held, blocks.block_start(held), claim=False, held=True, ipv6=ipv6)
         if address is None:
+            if pool.draining:
+                raise PoolExhausted(f"pool {pool.name} is draining and gives no address", hint="use another pool")
             choice = blocks.choose(
-                self.api.node, taken=scratch.taken, claimed=scratch.claimed, cooling=self.view.cooling(pool.uuid)
+                self.api.node, taken=scratch.given, claimed=scratch.claimed, cooling=self.view.cooling(pool.uuid)
             )
             if choice is None:
                 raise PoolExhausted(
@@ -91,10 +112,11 @@ class StoreCommand(Command):
                 )
             return _Planned(pool.uuid, choice.address, choice.block, choice.claim, held=False, ipv6=ipv6)
         value = int(check_assignable(pool, address))
-        holder = blocks.owner_of(value)
-        if value in scratch.taken or (holder is not None and not (adopt and _docker(holder))):
+        holder = scratch.given.get(value) or (None if value in scratch.ended else blocks.owner_of(value))
+        mine = reserved is not None and holder == str(LeaseOwner(OwnerKind.RESERVED, reserved))
+        if holder is not None and not mine and not (adopt and _docker(holder)):
             raise AddressInUse(
-                f"address {address} of pool {pool.name} is in use" + (f" by {holder}" if holder else ""),
+                f"address {address} of pool {pool.name} is in use by {holder}",
                 hint="ask for another one, or for none",
                 address=str(address),
             )
@@ -109,8 +131,9 @@ class StoreCommand(Command):
         """
         if plan.held:
             return
-        scratch: _Scratch = txn.scratch.setdefault(plan.pool, _Scratch())
-        scratch.taken.add(plan.address)
+        scratch = _scratch(txn, plan.pool)
+        scratch.given[plan.address] = owner
+        scratch.ended.discard(plan.address)
         scratch.turns += 1
         text = str(rows.address(plan.address, ipv6=plan.ipv6))
         if plan.claim:
@@ -125,15 +148,21 @@ class StoreCommand(Command):
         else:
             row = self._block_row(plan.pool, plan.block)
             row.setkey("leases", text, owner)
+            if row.node != self.api.node:
+                return  # borrowed: what its own node gave last is not ours to say
         blocks = self.view.blocks.get(plan.pool)
         row.cursor, row.turn = text, scratch.turns + (blocks.turn(self.api.node) if blocks else 0)
 
-    def write_owner(self, pool: Pool, address: int, owner: LeaseOwner | None) -> None:
-        """Hand a lease over to `owner`, or end it (None)."""
+    def write_owner(self, txn: Transaction, pool: Pool, address: int, owner: LeaseOwner | None) -> None:
+        """Hand a lease over to `owner`, or end it (None): then it goes back to whom it is reserved for, if it is."""
         text = str(rows.address(address, ipv6=pool.subnet.version == 6))
         row = self._block_row(pool.uuid, self.view.blocks[pool.uuid].block_start(address))
         if owner is None:
+            name = next((one for one, kept in pool.reservations.items() if int(kept) == address), None)
+            owner = None if name is None else LeaseOwner(OwnerKind.RESERVED, name)
+        if owner is None:
             row.delkey("leases", text)
+            _scratch(txn, pool.uuid).ended.add(address)
         else:
             row.setkey("leases", text, str(owner))
 
@@ -149,11 +178,44 @@ class StoreCommand(Command):
         blocks = self.view.blocks.get(pool)
         block = blocks.blocks.get(blocks.block_start(address)) if blocks else None
         if blocks and block and not block.leases and not blocks.keep_when_empty(block):
-            self.api.submit(ReleaseBlock(self.api, pool, block.start), alone=True)
+            with suppress(StateUnavailable):  # being stopped: an empty block that stays claimed is still lent to all
+                self.api.submit(ReleaseBlock(self.api, pool, block.start), alone=True)
+
+
+def _scratch(txn: Transaction, pool: str) -> _Scratch:
+    scratch: _Scratch = txn.scratch.setdefault(pool, _Scratch())
+    return scratch
 
 
 def _docker(owner: str) -> bool:
     return LeaseOwner.parse(owner).kind is OwnerKind.DOCKER
+
+
+def _tidy(ranges: Collection[AddressRange]) -> tuple[AddressRange, ...]:
+    """As the database has them: a set, read in order."""
+    return tuple(sorted(set(ranges)))
+
+
+def check_overlap(view: View, pool: Pool) -> None:
+    """PoolOverlap if another pool of the space overlaps `pool`."""
+    for other in view.pools.values():
+        if other.uuid != pool.uuid and other.space == pool.space and other.subnet.overlaps(pool.subnet):
+            raise PoolOverlap(
+                f"subnet {pool.subnet} overlaps pool {other.name} ({other.subnet})",
+                hint="choose another subnet, or use that pool",
+                pool=other.name,
+            )
+
+
+def serialize_space(txn: Transaction, tables: Mapping[str, Any], name: str) -> None:
+    """Two controllers that add overlapping pools at once must not both succeed: the space's row makes them take turns."""
+    for space in tables["Space"].rows.values():
+        if space.name == name:
+            space.verify("revision")
+            space.revision = space.revision + 1
+            return
+    space = txn.insert(tables["Space"])
+    space.name, space.revision = name, 1
 
 
 class CreatePool(StoreCommand):
@@ -164,7 +226,12 @@ class CreatePool(StoreCommand):
 
     def __init__(self, api: Any, pool: Pool) -> None:
         super().__init__(api)
-        self.pool = pool
+        self.pool = dataclasses.replace(
+            pool,
+            ranges=_tidy(pool.ranges),
+            exclusions=_tidy(pool.exclusions),
+            static_ranges=_tidy(pool.static_ranges),
+        )
         self.row_now: Any = None
 
     def run_idl(self, txn: Transaction) -> None:
@@ -172,20 +239,19 @@ class CreatePool(StoreCommand):
         pool = self.pool
         same = self.view.pool(pool.name)
         if same is not None:
-            if dataclasses.replace(pool, uuid=same.uuid, requested_by=same.requested_by) != same:
+            if (
+                dataclasses.replace(
+                    pool, uuid=same.uuid, requested_by=same.requested_by, reservations=same.reservations
+                )
+                != same
+            ):
                 raise AlreadyExists(
                     f"pool {pool.name} exists with other settings (subnet {same.subnet})", hint="choose another name"
                 )
             self.result, self.row_now = same, self.row("Pool", same.uuid)
             return
-        for other in self.view.pools.values():
-            if other.space == pool.space and other.subnet.overlaps(pool.subnet):
-                raise PoolOverlap(
-                    f"subnet {pool.subnet} overlaps pool {other.name} ({other.subnet})",
-                    hint="choose another subnet, or use that pool",
-                    pool=other.name,
-                )
-        self._serialize(txn)
+        check_overlap(self.view, pool)
+        serialize_space(txn, self.api.tables, pool.space)
         row = txn.insert(self.api.tables["Pool"])
         row.name, row.space, row.subnet = pool.name, pool.space, str(pool.subnet)
         row.gateway = [] if pool.gateway is None else [str(pool.gateway)]
@@ -200,20 +266,12 @@ class CreatePool(StoreCommand):
             self.write_lease(txn, plan, str(LeaseOwner(OwnerKind.GATEWAY, pool.name)), pool_row=row)
         self.result = self.row_now = row
 
-    def _serialize(self, txn: Transaction) -> None:
-        """Two controllers that add overlapping pools at once must not both succeed: the space's row makes them take turns."""
-        for space in self.api.tables["Space"].rows.values():
-            if space.name == self.pool.space:
-                space.verify("revision")
-                space.revision = space.revision + 1
-                return
-        space = txn.insert(self.api.tables["Space"])
-        space.name, space.revision = self.pool.space, 1
-
     def post_commit(self, txn: Transaction) -> None:
         """Replace the row by the Pool."""
         if not isinstance(self.result, Pool):
-            self.result = self.view.pools[str(txn.get_insert_uuid(self.result.uuid))]
+            self.result = self.view.pools.get(str(txn.get_insert_uuid(self.result.uuid)))
+            if self.result is None:
+                raise PoolNotFound(f"pool {self.pool.name} was removed as soon as it was made")
 
 
 class SetPoolRequester(StoreCommand):
@@ -238,12 +296,18 @@ class DeletePool(StoreCommand):
     """Remove a pool and its blocks; the gateway's lease goes with it, any other lease refuses. Missing is success.
 
     `without` are uuids of networks that the same group deletes; what Docker holds in the pool, it held for them.
+    `force` takes Docker's leases and reservations along, never an endpoint's.
     """
 
-    def __init__(self, api: Any, uuid: str, without: Collection[str] = ()) -> None:
+    def __init__(self, api: Any, uuid: str, without: Collection[str] = (), *, force: bool = False) -> None:
         super().__init__(api)
         self.uuid = uuid
         self.without = without
+        self.moot = {OwnerKind.GATEWAY}
+        if without or force:
+            self.moot.add(OwnerKind.DOCKER)
+        if force:
+            self.moot.add(OwnerKind.RESERVED)
 
     def run_idl(self, txn: Transaction) -> None:
         """See the class."""
@@ -255,12 +319,11 @@ class DeletePool(StoreCommand):
         if users:
             raise InUse(f"pool {pool.name} is used by network {', '.join(users)}", hint="remove the network first")
         blocks = self.view.blocks[self.uuid]
-        moot = {OwnerKind.GATEWAY, OwnerKind.DOCKER} if self.without else {OwnerKind.GATEWAY}
         held = [
             (address, owner)
             for block in blocks.blocks.values()
             for address, owner in block.leases.items()
-            if LeaseOwner.parse(owner).kind not in moot
+            if LeaseOwner.parse(owner).kind not in self.moot
         ]
         if held:
             first = rows.address(held[0][0], ipv6=pool.subnet.version == 6)
@@ -345,7 +408,9 @@ class CreateNetwork(StoreCommand):
     def post_commit(self, txn: Transaction) -> None:
         """Replace the row by the Network."""
         if not isinstance(self.result, Network):
-            self.result = self.view.networks[str(txn.get_insert_uuid(self.result.uuid))]
+            self.result = self.view.networks.get(str(txn.get_insert_uuid(self.result.uuid)))
+            if self.result is None:
+                raise NetworkNotFound(f"network {self.network.name} was removed as soon as it was made")
 
 
 class SetDockerIds(StoreCommand):
@@ -408,12 +473,14 @@ class Attach(StoreCommand):
         *,
         derive_mac: Any,
         adopt: bool = False,
+        names: Sequence[str] = (),
     ) -> None:
         super().__init__(api)
         self.endpoint = endpoint
         self.wanted = {one.version: one for one in wanted}
         self.derive_mac = derive_mac
         self.adopt = adopt
+        self.names = names
 
     def run_idl(self, txn: Transaction) -> None:
         """See the class."""
@@ -423,7 +490,7 @@ class Attach(StoreCommand):
             raise NetworkNotFound(f"network {endpoint.network_name} does not exist any more", hint="ask again")
         key = endpoint_key(endpoint.network, endpoint.container, endpoint.ifname)
         same = self.view.by_key.get(key)
-        if same is not None:
+        if same is not None and same.uuid not in txn.scratch.get("detached", ()):
             have = {one.ip for one in same.addresses}
             if any(one not in have for one in self.wanted.values()):
                 raise AlreadyExists(
@@ -435,14 +502,20 @@ class Attach(StoreCommand):
             return
         owner = str(LeaseOwner(OwnerKind.ENDPOINT, key))
         pools = [self.view.pools[uuid] for uuid in network.pools]
+        families = {pool.subnet.version for pool in pools}
+        for version, address in self.wanted.items():
+            if version not in families:
+                raise AddressNotInPool(
+                    f"network {network.name} has no IPv{version} pool for {address}", hint="leave the address out"
+                )
         plans = [
-            self.plan_lease(txn, pool, owner, self.wanted.get(pool.subnet.version), adopt=self.adopt) for pool in pools
+            self.plan_lease(txn, pool, owner, self.wanted.get(pool.subnet.version), adopt=self.adopt, names=self.names)
+            for pool in pools
         ]
         addresses = [
             pool.interface(rows.address(plan.address, ipv6=pool.subnet.version == 6))
             for pool, plan in zip(pools, plans, strict=True)
         ]
-        families = {pool.subnet.version for pool in pools}
         addresses += [one for one in endpoint.addresses if one.version not in families]
         row = txn.insert(self.api.tables["Endpoint"])
         row.network = UUID(endpoint.network)
@@ -458,7 +531,11 @@ class Attach(StoreCommand):
     def post_commit(self, txn: Transaction) -> None:
         """Replace the row by the Endpoint."""
         if not isinstance(self.result, Endpoint):
-            self.result = self.view.endpoints[str(txn.get_insert_uuid(self.result.uuid))]
+            self.result = self.view.endpoints.get(str(txn.get_insert_uuid(self.result.uuid)))
+            if self.result is None:
+                raise EndpointNotFound(
+                    f"the endpoint of {self.endpoint.container[:40]} was removed as soon as it was made"
+                )
 
 
 class SetEndpoint(StoreCommand):
@@ -481,7 +558,9 @@ class SetEndpoint(StoreCommand):
     def post_commit(self, txn: Transaction) -> None:
         """The Endpoint as it is now."""
         del txn
-        self.result = self.view.endpoints[self.uuid]
+        self.result = self.view.endpoints.get(self.uuid)
+        if self.result is None:
+            raise EndpointNotFound(f"endpoint {self.uuid} does not exist any more")
 
 
 class Detach(StoreCommand):
@@ -512,9 +591,9 @@ class Detach(StoreCommand):
                 continue
             if self.leave_to is not None:
                 text = str(rows.address(address, ipv6=pool.subnet.version == 6))
-                self.write_owner(pool, address, LeaseOwner(OwnerKind.DOCKER, f"{self.leave_to}/{text}"))
+                self.write_owner(txn, pool, address, LeaseOwner(OwnerKind.DOCKER, f"{self.leave_to}/{text}"))
             else:
-                self.write_owner(pool, address, None)
+                self.write_owner(txn, pool, address, None)
                 self.released.append((uuid, address))
         self.row("Endpoint", self.uuid).delete()
 
@@ -545,18 +624,21 @@ class ReleaseBlock(StoreCommand):
 class AllocateLease(StoreCommand):
     """Give an address to an owner that is not an endpoint; `result` is the address. The same owner gets the same again."""
 
-    def __init__(self, api: Any, pool: str, owner: LeaseOwner, address: IPAddress | None = None) -> None:
+    def __init__(
+        self, api: Any, pool: str, owner: LeaseOwner, address: IPAddress | None = None, names: Sequence[str] = ()
+    ) -> None:
         super().__init__(api)
         self.pool = pool
         self.owner = str(owner)
         self.address = address
+        self.names = names
 
     def run_idl(self, txn: Transaction) -> None:
         """See the class."""
         pool = self.view.pools.get(self.pool)
         if pool is None:
             raise PoolNotFound(f"pool {self.pool} does not exist any more")
-        plan = self.plan_lease(txn, pool, self.owner, self.address)
+        plan = self.plan_lease(txn, pool, self.owner, self.address, names=self.names)
         self.write_lease(txn, plan, self.owner)
         self.result = rows.address(plan.address, ipv6=pool.subnet.version == 6)
 
@@ -564,7 +646,7 @@ class AllocateLease(StoreCommand):
 class AllocateGateway(StoreCommand):
     """Lease a pool's gateway: the address asked for, or the first usable one; `result` is the address.
 
-    A pool has one gateway; the same again is success.
+    A pool has one gateway; the same again is success. Always sent alone.
     """
 
     def __init__(self, api: Any, pool: str, address: IPAddress | None) -> None:
@@ -580,18 +662,25 @@ class AllocateGateway(StoreCommand):
         owner = str(LeaseOwner(OwnerKind.GATEWAY, pool.name))
         if pool.gateway is not None and self.address not in (None, pool.gateway):
             raise AddressInUse(f"pool {pool.name} has gateway {pool.gateway} already", hint="leave --gateway out")
-        address = self.address or pool.gateway or default_gateway(pool.subnet)
-        if self.address is None and address is not None and self.view.blocks[self.pool].owner_of(int(address)):
-            address = None  # somebody has the first one; without a wish any other will do
-        plan = self.plan_lease(txn, pool, owner, pool.gateway or address)
+        address = self.address or pool.gateway or self._default(pool)
+        plan = self.plan_lease(txn, pool, owner, address)
         self.write_lease(txn, plan, owner)
         self.result = rows.address(plan.address, ipv6=plan.ipv6)
         if pool.gateway is None:
-            self.row("Pool", self.pool).gateway = [str(self.result)]
+            row = self.row("Pool", self.pool)
+            row.verify("gateway")  # two controllers may choose at once, in different blocks
+            row.gateway = [str(self.result)]
+
+    def _default(self, pool: Pool) -> IPAddress | None:
+        """The first usable address; None, for any other, where somebody has it or nobody may."""
+        address = default_gateway(pool.subnet)
+        if address is None or self.view.blocks[pool.uuid].owner_of(int(address)):
+            return None
+        return None if any(address in one for one in pool.exclusions) else address
 
 
 class SetLeaseOwner(StoreCommand):
-    """Hand a lease over to another owner; an address that is not leased is left alone."""
+    """Hand a lease that Docker holds over to another owner; an address that is anybody else's, or nobody's, is left alone."""
 
     def __init__(self, api: Any, pool: str, address: IPAddress, owner: LeaseOwner) -> None:
         super().__init__(api)
@@ -601,10 +690,12 @@ class SetLeaseOwner(StoreCommand):
 
     def run_idl(self, txn: Transaction) -> None:
         """See the class."""
-        del txn
         pool = self.view.pools.get(self.pool)
-        if pool is not None and self.view.blocks[self.pool].owner_of(self.address):
-            self.write_owner(pool, self.address, self.owner)
+        if pool is None or self.address in _scratch(txn, self.pool).ended:
+            return
+        holder = self.view.blocks[self.pool].owner_of(self.address)
+        if holder is not None and _docker(holder):
+            self.write_owner(txn, pool, self.address, self.owner)
 
 
 class ReleaseLease(StoreCommand):
@@ -626,14 +717,12 @@ class ReleaseLease(StoreCommand):
             return
         value = int(self.address)
         holder = self.view.blocks[self.pool].owner_of(value)
-        dropped: set[int] = txn.scratch.setdefault(("released", self.pool), set())
-        if holder is None or value in dropped:
+        if holder is None or value in _scratch(txn, self.pool).ended:
             return
         if LeaseOwner.parse(holder).kind not in self.kinds:
             self.result = False
             return
-        dropped.add(value)
-        self.write_owner(pool, value, None)
+        self.write_owner(txn, pool, value, None)
         if pool.gateway == self.address:
             self.row("Pool", self.pool).gateway = []
         self.released = True

@@ -23,6 +23,8 @@ def pool(row: Any) -> Pool:
         origin=Origin(row.origin),
         labels=dict(row.labels),
         requested_by=row.requested_by,
+        draining=row.draining,
+        reservations={name: ipaddress.ip_address(text) for name, text in row.reservations.items()},
     )
 
 

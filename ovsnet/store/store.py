@@ -6,13 +6,13 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from importlib import resources
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import EndpointNotFound, NetworkNotFound, PoolNotFound, StateUnavailable
 from ..model import Endpoint, IPAddress, Lease, LeaseOwner, Network, OwnerKind, Pool, PoolUse
 from ..names import mac_for
 from ..ovsdb import Command, Engine, schema_helper
-from . import commands, rows
+from . import commands, pool_commands, rows
 from .view import StoreIdl, View
 
 DATABASE = "OVSNet"
@@ -77,15 +77,12 @@ class Store:
 
     def pool(self, ref: str) -> Pool:
         """The pool of that name or uuid; PoolNotFound."""
-        pool = self._engine.read(lambda: self.view.pool(ref))
-        if pool is None:
-            raise PoolNotFound(f"there is no pool {ref!r}", hint="see `ovsnet pool ls`")
-        return pool
+        return self._engine.read(lambda: self.view.pool(ref)) or self._no_pool(ref)
 
     def pool_use(self, ref: str) -> PoolUse:
         """The pool of that name or uuid with its use; PoolNotFound."""
-        pool = self.pool(ref)
-        return self._engine.read(lambda: self._use(pool))
+        use = self._engine.read(lambda: self._use(pool) if (pool := self.view.pool(ref)) else None)
+        return use or self._no_pool(ref)
 
     def leases(self, ref: str) -> list[Lease]:
         """All leases of a pool, by address; PoolNotFound."""
@@ -124,22 +121,45 @@ class Store:
         """Note which Docker daemon asked for a pool last; PoolNotFound."""
         self._one(commands.SetPoolRequester(self, uuid, requester))
 
-    def delete_pool(self, uuid: str) -> None:
-        """Remove a pool without leases; missing is success. InUse."""
-        self._one(commands.DeletePool(self, uuid), alone=True)
+    def delete_pool(self, uuid: str, *, force: bool = False) -> None:
+        """Remove a pool without leases (with `force`: without endpoints' leases); missing is success. InUse."""
+        self._one(commands.DeletePool(self, uuid, force=force), alone=True)
 
-    def allocate(self, pool: Pool, owner: LeaseOwner, address: IPAddress | None = None) -> IPAddress:
-        """Lease the next address, or the one asked for. PoolExhausted, AddressInUse, AddressNotInPool, PoolNotFound."""
-        result: IPAddress = self._one(commands.AllocateLease(self, pool.uuid, owner, address))
+    def change_pool(self, uuid: str, **changes: Any) -> tuple[Pool, list[Network]]:
+        """Change `subnet` (grow), `ranges`, `exclusions`, `static_ranges`, `draining`; the networks whose gateways change.
+
+        InUse for a change that would strand a lease, PoolOverlap, InvalidRequest, PoolNotFound.
+        """
+        result: tuple[Pool, list[Network]] = self._one(pool_commands.ChangePool(self, uuid, changes), alone=True)
+        return result
+
+    def reserve(self, pool: Pool, name: str, address: IPAddress | None = None) -> IPAddress:
+        """Keep an address for a name. AlreadyExists, AddressInUse, AddressNotInPool, PoolExhausted."""
+        result: IPAddress = self._one(pool_commands.Reserve(self, pool.uuid, name, address), alone=True)
+        return result
+
+    def unreserve(self, pool: Pool, name: str) -> IPAddress:
+        """End a reservation; the address that was kept. NotFound."""
+        result: IPAddress = self._one(pool_commands.Unreserve(self, pool.uuid, name), alone=True)
+        return result
+
+    def allocate(
+        self, pool: Pool, owner: LeaseOwner, address: IPAddress | None = None, *, names: Sequence[str] = ()
+    ) -> IPAddress:
+        """Lease the next address, the one asked for, or the one reserved for one of `names`.
+
+        PoolExhausted, AddressInUse, AddressNotInPool, PoolNotFound.
+        """
+        result: IPAddress = self._one(commands.AllocateLease(self, pool.uuid, owner, address, names))
         return result
 
     def allocate_gateway(self, pool: Pool, address: IPAddress | None = None) -> IPAddress:
         """Lease the pool's gateway (the same again is success). AddressInUse, AddressNotInPool, PoolExhausted, PoolNotFound."""
-        result: IPAddress = self._one(commands.AllocateGateway(self, pool.uuid, address))
+        result: IPAddress = self._one(commands.AllocateGateway(self, pool.uuid, address), alone=True)
         return result
 
     def hand_over(self, pool: Pool, address: IPAddress, owner: LeaseOwner) -> None:
-        """Give a lease another owner; an address that is not leased is left alone."""
+        """Give a lease that Docker holds another owner; an address that is anybody else's, or nobody's, is left alone."""
         self._one(commands.SetLeaseOwner(self, pool.uuid, address, owner))
 
     def release(self, pool: Pool, address: IPAddress, kinds: Collection[OwnerKind]) -> bool:
@@ -172,8 +192,12 @@ class Store:
         return self._engine.read(lambda: self.view.networks_of(pool.uuid))
 
     def pools_of(self, network: Network) -> list[Pool]:
-        """The pools of a network, IPv4 first."""
-        return self._engine.read(lambda: [self.view.pools[uuid] for uuid in network.pools])
+        """The pools of a network, IPv4 first; NetworkNotFound if it has been removed with them."""
+        pools = self._engine.read(lambda: [self.view.pools.get(uuid) for uuid in network.pools])
+        found = [one for one in pools if one is not None]
+        if len(found) < len(pools):
+            raise NetworkNotFound(f"network {network.name} does not exist any more", hint="ask again")
+        return found
 
     def create_network(
         self,
@@ -225,13 +249,23 @@ class Store:
         """The endpoint of that owner key, or None."""
         return self._engine.read(lambda: self.view.by_key.get(key))
 
-    def attach(self, endpoint: Endpoint, wanted: Sequence[IPAddress] = (), *, adopt: bool = False) -> Endpoint:
+    def attach(
+        self,
+        endpoint: Endpoint,
+        wanted: Sequence[IPAddress] = (),
+        *,
+        adopt: bool = False,
+        names: Sequence[str] = (),
+    ) -> Endpoint:
         """Write an endpoint (its `uuid` is ignored) with one lease per pool of its network, all or nothing.
 
         The endpoint of the same key, if there is one, is the answer: with its addresses. `adopt` takes over addresses that
-        Docker was given. PoolExhausted, AddressInUse, AddressNotInPool, AlreadyExists, NetworkNotFound.
+        Docker was given; `names` are those under which an address may be reserved for it. PoolExhausted, AddressInUse,
+        AddressNotInPool, AlreadyExists, NetworkNotFound.
         """
-        result: Endpoint = self._one(commands.Attach(self, endpoint, wanted, derive_mac=mac_for, adopt=adopt))
+        result: Endpoint = self._one(
+            commands.Attach(self, endpoint, wanted, derive_mac=mac_for, adopt=adopt, names=names)
+        )
         return result
 
     def set_endpoint(self, uuid: str, **columns: str | Mapping[str, str]) -> Endpoint:
@@ -247,6 +281,9 @@ class Store:
 
     def _one(self, command: Command, *, alone: bool = False) -> Any:
         return self._engine.execute(command, alone=alone)[0]
+
+    def _no_pool(self, ref: str) -> NoReturn:
+        raise PoolNotFound(f"there is no pool {ref!r}", hint="see `ovsnet pool ls`")
 
     def _use(self, pool: Pool) -> PoolUse:
         blocks = self.view.blocks[pool.uuid]
