@@ -701,11 +701,19 @@ class SetLeaseOwner(StoreCommand):
 class ReleaseLease(StoreCommand):
     """Take an address back if its owner is of one of `kinds`; `result` says whether. Not leased is success (True)."""
 
-    def __init__(self, api: Any, pool: str, address: IPAddress, kinds: Collection[OwnerKind]) -> None:
+    def __init__(
+        self,
+        api: Any,
+        pool: str,
+        address: IPAddress,
+        kinds: Collection[OwnerKind],
+        owner: LeaseOwner | None = None,
+    ) -> None:
         super().__init__(api)
         self.pool = pool
         self.address = address
         self.kinds = kinds
+        self.owner = owner
         self.released = False
 
     def run_idl(self, txn: Transaction) -> None:
@@ -719,7 +727,7 @@ class ReleaseLease(StoreCommand):
         holder = self.view.blocks[self.pool].owner_of(value)
         if holder is None or value in _scratch(txn, self.pool).ended:
             return
-        if LeaseOwner.parse(holder).kind not in self.kinds:
+        if LeaseOwner.parse(holder).kind not in self.kinds or str(self.owner or holder) != holder:
             self.result = False
             return
         self.write_owner(txn, pool, value, None)

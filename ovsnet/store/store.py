@@ -87,17 +87,27 @@ class Store:
     def leases(self, ref: str) -> list[Lease]:
         """All leases of a pool, by address; PoolNotFound."""
         pool = self.pool(ref)
-        ipv6 = pool.subnet.version == 6
+        return self._engine.read(lambda: self._leases(pool))
 
-        def view() -> list[Lease]:
-            blocks = self.view.blocks.get(pool.uuid)
-            return [
-                Lease(pool.name, rows.address(address, ipv6=ipv6), LeaseOwner.parse(owner), block.node)
-                for _, block in sorted(blocks.blocks.items() if blocks else ())
-                for address, owner in sorted(block.leases.items())
-            ]
+    def snapshot(
+        self,
+    ) -> tuple[dict[str, Pool], dict[str, dict[IPAddress, Lease]], list[Endpoint], dict[str, Network]]:
+        """Pools, their leases by pool and address, endpoints, and networks of one instant; uuids are the keys."""
+
+        def view() -> tuple[dict[str, Pool], dict[str, dict[IPAddress, Lease]], list[Endpoint], dict[str, Network]]:
+            leases = {uuid: {one.address: one for one in self._leases(pool)} for uuid, pool in self.view.pools.items()}
+            return dict(self.view.pools), leases, list(self.view.endpoints.values()), dict(self.view.networks)
 
         return self._engine.read(view)
+
+    def _leases(self, pool: Pool) -> list[Lease]:
+        blocks = self.view.blocks.get(pool.uuid)
+        ipv6 = pool.subnet.version == 6
+        return [
+            Lease(pool.name, rows.address(address, ipv6=ipv6), LeaseOwner.parse(owner), block.node)
+            for _, block in sorted(blocks.blocks.items() if blocks else ())
+            for address, owner in sorted(block.leases.items())
+        ]
 
     def lease_owner(self, pool: Pool, address: IPAddress) -> LeaseOwner | None:
         """Who holds an address of a pool, or None."""
@@ -162,9 +172,11 @@ class Store:
         """Give a lease that Docker holds another owner; an address that is anybody else's, or nobody's, is left alone."""
         self._one(commands.SetLeaseOwner(self, pool.uuid, address, owner))
 
-    def release(self, pool: Pool, address: IPAddress, kinds: Collection[OwnerKind]) -> bool:
-        """End a lease whose owner is of one of `kinds`; False if its owner is of another. Not leased is True."""
-        return bool(self._one(commands.ReleaseLease(self, pool.uuid, address, kinds)))
+    def release(
+        self, pool: Pool, address: IPAddress, kinds: Collection[OwnerKind], *, owner: LeaseOwner | None = None
+    ) -> bool:
+        """End a lease whose owner is of one of `kinds`, and `owner` if given; False if it is another's. Not leased is True."""
+        return bool(self._one(commands.ReleaseLease(self, pool.uuid, address, kinds, owner)))
 
     # -- networks -----------------------------------------------------------------------------------------------------
 
