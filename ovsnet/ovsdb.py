@@ -348,6 +348,8 @@ class Engine:
             for command in request.commands:
                 command.post_commit(txn)
             results = [command.result for command in request.commands]
+        except OvsnetError as exc:
+            request.future.set_exception(exc)
         except Exception as exc:
             LOG.exception("command of the %s database failed after its commit", self.name)
             request.future.set_exception(OvsnetError(f"internal error in a {self.name} command: {exc!r}"))

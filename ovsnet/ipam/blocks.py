@@ -68,7 +68,9 @@ class PoolBlocks:
 
     def put(self, block: Block) -> None:
         """Add or replace a block."""
-        self.drop(block.start)
+        old = self.blocks.get(block.start)
+        if old is not None:
+            self._remove(old)
         self.blocks[block.start] = block
         self.leased += len(block.leases)
         for address, owner in block.leases.items():
@@ -80,12 +82,22 @@ class PoolBlocks:
         latest = self._latest.get(block.node)
         if latest is None or block.turn >= latest.turn:
             self._latest[block.node] = block
+        if old is not None and old is self._latest.get(old.node):
+            self._find_latest(old.node)
 
     def drop(self, start: int) -> None:
         """Forget a block; unknown ones are ignored."""
-        block = self.blocks.pop(start, None)
+        block = self.blocks.get(start)
         if block is None:
             return
+        self._remove(block)
+        if block is self._latest.get(block.node):
+            self._find_latest(block.node)
+
+    def _remove(self, block: Block) -> None:
+        """Forget all of a block but that it may be its node's latest."""
+        start = block.start
+        del self.blocks[start]
         self.leased -= len(block.leases)
         for address, owner in block.leases.items():
             if self._owner.get(owner) == address:
@@ -93,12 +105,14 @@ class PoolBlocks:
         self._own[block.node].discard(start)
         self._free.discard(start)
         self._own_free.get(block.node, SortedSet()).discard(start)
-        if self._latest.get(block.node) is block:
-            mine = [self.blocks[one] for one in self._own[block.node]]
-            if mine:
-                self._latest[block.node] = max(mine, key=lambda one: one.turn)
-            else:
-                del self._latest[block.node]
+
+    def _find_latest(self, node: str) -> None:
+        """Look through all blocks of a node; seldom, for the block with its latest allocation is hardly ever dropped."""
+        mine = [self.blocks[one] for one in self._own[node]]
+        if mine:
+            self._latest[node] = max(mine, key=lambda one: one.turn)
+        else:
+            del self._latest[node]
 
     # -- asking -------------------------------------------------------------------------------------------------------
 

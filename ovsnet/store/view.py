@@ -7,16 +7,33 @@ when it arrives, and readers share the frozen result. Used by the engine's threa
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from ovs.db import idl as ovs_idl
 
 from ..ipam import PoolBlocks
-from ..model import Endpoint, Network, Pool
+from ..model import Endpoint, LeaseOwner, LeaseState, Network, OwnerKind, Pool
 from ..ovsdb import Idl
 from . import rows
 
 TABLES = ("Pool", "Block", "Network", "Endpoint")  # in the order of their references
+
+
+_ENDPOINT = str(LeaseOwner(OwnerKind.ENDPOINT, ""))
+
+
+class Observer(Protocol):
+    """Who is told of leases, by the engine's thread and under its lock: it must return at once, and never raise."""
+
+    def leases_stand(self, states: Iterable[LeaseState]) -> None:
+        """All leases there are, at the beginning and after a reconnect. May be iterated later, by any thread."""
+
+    def leases_changed(self, states: Sequence[LeaseState]) -> None:
+        """Addresses that have another owner than before, with their owners' endpoints."""
+
+    def lease_released(self, pool: Pool, address: int, by: str) -> None:
+        """Who ended the latest lease of an address, told after its end."""
 
 
 class View:
@@ -33,6 +50,8 @@ class View:
         self._block_of: dict[Any, tuple[str, int]] = {}
         self._cooldown = cooldown
         self._cooling: dict[str, dict[int, float]] = {}  # pool -> address -> until, monotonic seconds
+        self._observer: Observer | None = None
+        self._before: dict[tuple[str, int], tuple[Pool, str | None]] = {}  # pool and address -> owner until this update
 
     # -- look-ups -----------------------------------------------------------------------------------------------------
 
@@ -57,25 +76,79 @@ class View:
         """The networks that take addresses from a pool, given by uuid."""
         return [one for one in self.networks.values() if pool in one.pools]
 
-    def cooling(self, pool: str) -> set[int]:
-        """Addresses of a pool that were released less than the cool-down ago."""
-        waiting = self._cooling.get(pool)
-        if not waiting:
-            return set()
+    def cooling(self, pool: str) -> Mapping[int, float]:
+        """Addresses of a pool that were released less than the cool-down ago, and until when (monotonic seconds)."""
+        waiting = self._cooling.get(pool, {})
         now = time.monotonic()
-        for address in [one for one, until in waiting.items() if until <= now]:
-            del waiting[address]
-        return set(waiting)
+        while waiting and waiting[oldest := next(iter(waiting))] <= now:
+            del waiting[oldest]
+        return waiting
 
     def cool(self, pool: str, address: int) -> None:
         """Note that an address has just been released."""
         if self._cooldown:
-            self._cooling.setdefault(pool, {})[address] = time.monotonic() + self._cooldown
+            waiting = self._cooling.setdefault(pool, {})
+            waiting.pop(address, None)  # the dictionary stays in the order of time
+            waiting[address] = time.monotonic() + self._cooldown
+
+    # -- telling of leases --------------------------------------------------------------------------------------------
+
+    def watch(self, observer: Observer) -> None:
+        """Tell `observer` what stands, and of every change from now on."""
+        self._observer = observer
+        self._before.clear()
+        observer.leases_stand(self._standing())
+
+    def report(self) -> None:
+        """Tell of the leases that changed; once all rows of an update are carried over, for an endpoint comes after its lease."""
+        if self._observer is None or not self._before:
+            return
+        states = []
+        for (uuid, address), (pool, before) in self._before.items():
+            blocks = self.blocks.get(uuid)
+            block = blocks.blocks.get(blocks.block_start(address)) if blocks else None
+            owner = block.leases.get(address) if block else None
+            if owner == before:
+                continue  # the block was made again
+            if block is None or owner is None:
+                states.append(LeaseState(pool, address, None))
+            else:
+                states.append(_state(pool, address, owner, block.node, self.by_key, self.networks_of))
+        self._before.clear()
+        if states:
+            self._observer.leases_changed(states)
+
+    def released_by(self, pool_uuid: str, address: int, by: str) -> None:
+        """Note who ended a lease, after the commit."""
+        pool = self.pools.get(pool_uuid)
+        if self._observer is not None and pool is not None:
+            self._observer.lease_released(pool, address, by)
+
+    def _standing(self) -> Iterator[LeaseState]:
+        """All leases as they are now. Only the picture is copied here, from frozen parts; the work is the iterator's."""
+        pools = [(one.pool, list(one.blocks.values())) for one in self.blocks.values()]
+        by_key = dict(self.by_key)
+        networks = {uuid: self.networks_of(uuid) for uuid in self.pools}
+        return (
+            _state(pool, address, owner, block.node, by_key, networks.__getitem__)
+            for pool, blocks in pools
+            for block in blocks
+            for address, owner in block.leases.items()
+        )
+
+    def _changes(self, blocks: PoolBlocks, start: int, leases: Mapping[int, str]) -> None:
+        """Remember who had the addresses of a block that is about to have `leases`."""
+        if self._observer is not None:
+            old = blocks.blocks.get(start)
+            had = old.leases if old else {}
+            for address, _ in had.items() ^ leases.items():
+                self._before.setdefault((blocks.pool.uuid, address), (blocks.pool, had.get(address)))
 
     # -- keeping current ----------------------------------------------------------------------------------------------
 
     def rebuild(self, tables: Any) -> None:
         """Start again from all rows, after a reconnect."""
+        observer, self._observer = self._observer, None  # it compares by itself
         for mapping in (self.pools, self.blocks, self.networks, self.endpoints, self.by_key, self.by_network):
             mapping.clear()
         self.block_rows.clear()
@@ -83,6 +156,8 @@ class View:
         for name in TABLES:
             for row in list(tables[name].rows.values()):
                 self.put(name, row)
+        if observer is not None:
+            self.watch(observer)
 
     def put(self, table: str, row: Any) -> None:
         """Take over a created or changed row."""
@@ -96,6 +171,7 @@ class View:
         elif table == "Block":
             pool_uuid = str(row.pool.uuid)
             block = rows.block(row)
+            self._changes(self.blocks[pool_uuid], block.start, block.leases)
             self.blocks[pool_uuid].put(block)
             self.block_rows[pool_uuid, block.start] = row.uuid
             self._block_of[row.uuid] = (pool_uuid, block.start)
@@ -112,13 +188,17 @@ class View:
         uuid = str(row_uuid)
         if table == "Pool":
             self.pools.pop(uuid, None)
-            self.blocks.pop(uuid, None)
+            gone = self.blocks.pop(uuid, None)
+            if gone is not None:
+                for start in gone.blocks:
+                    self._changes(gone, start, {})
             self._cooling.pop(uuid, None)
         elif table == "Block":
             key = self._block_of.pop(row_uuid, None)
             if key is not None:
                 del self.block_rows[key]
                 if key[0] in self.blocks:  # the pool may be gone in the same transaction
+                    self._changes(self.blocks[key[0]], key[1], {})
                     self.blocks[key[0]].drop(key[1])
         elif table == "Network":
             self.networks.pop(uuid, None)
@@ -131,6 +211,22 @@ class View:
         if old is not None:
             del self.by_key[old.key]
             self.by_network.get(old.network, {}).pop(uuid, None)
+
+
+def _state(
+    pool: Pool,
+    address: int,
+    owner: str,
+    node: str,
+    by_key: Mapping[str, Endpoint],
+    networks_of: Callable[[str], list[Network]],
+) -> LeaseState:
+    if owner.startswith(_ENDPOINT):
+        endpoint = by_key.get(owner[len(_ENDPOINT) :])
+        if endpoint is not None:
+            return LeaseState(pool, address, owner, endpoint.node, endpoint, endpoint.network_name)
+    networks = networks_of(pool.uuid)
+    return LeaseState(pool, address, owner, node, None, networks[0].name if len(networks) == 1 else "")
 
 
 class StoreIdl(Idl):
@@ -150,13 +246,14 @@ class StoreIdl(Idl):
             self.view.rebuild(self.tables)
             self._viewed = self._session.get_seqno()
         else:
+            # What has gone comes first: a new row may have its key, when a block or an endpoint was made again.
             for table, uuids in self._touched.items():
-                rows_now = self.tables[table].rows
-                for uuid in uuids:
-                    if uuid in rows_now:
-                        self.view.put(table, rows_now[uuid])
-                    else:
-                        self.view.drop(table, uuid)
+                for uuid in uuids - self.tables[table].rows.keys():
+                    self.view.drop(table, uuid)
+            for table, uuids in self._touched.items():
+                for uuid in uuids & self.tables[table].rows.keys():
+                    self.view.put(table, self.tables[table].rows[uuid])
+            self.view.report()
         for uuids in self._touched.values():
             uuids.clear()
         return changed
