@@ -16,28 +16,35 @@ import struct
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from ..errors import StateUnavailable
-from .store import schema_text
+from .cluster import client, is_clustered, run_tool, schema_version
+from .store import DATABASE, schema_text
 
 LOG = logging.getLogger(__name__)
 
-_TOOL_TIMEOUT = 30.0
+_STOP_TIMEOUT = 30.0
+_ELECTION_TIMEOUT = 15  # seconds in which a member that has just started should find its cluster
 _RESTART_PAUSES = (0.0, 0.2, 1.0, 5.0)  # seconds before the first, second, ... restart in a row
+_STEADY = 60.0  # seconds; a server that ran that long begins a new row
 
 
 class StateServer:
-    """A standalone ovsdb-server(1) on `database`, listening on the unix socket `run_dir`/state.sock.
+    """An ovsdb-server(1) on `database`, listening on the unix socket `run_dir`/state.sock and on `listen` (ovsdb(7)).
 
     `start` makes or converts the database, adopts a server that already runs or starts one, and watches it: when it dies it
-    is started again. StateUnavailable when it cannot be.
+    is started again. StateUnavailable when it cannot be. A file that `cluster.init` or `cluster.join` made is served as a
+    member of its cluster, and converted through it.
     """
 
-    def __init__(self, database: Path, run_dir: Path) -> None:
+    def __init__(self, database: Path, run_dir: Path, listen: Sequence[str] = ()) -> None:
         self.database = database
         self.socket = run_dir / "state.sock"
-        self._control = run_dir / "state.ctl"
+        self.control = run_dir / "state.ctl"
+        self._listen = listen
         self._log = run_dir / "state.log"
         self._pidfd = -1
         self._stop_r, self._stop_w = os.pipe2(os.O_CLOEXEC)
@@ -60,14 +67,18 @@ class StateServer:
             self._pidfd = os.pidfd_open(pid)
         self._thread = threading.Thread(target=self._watch, name="state-server", daemon=True)
         self._thread.start()
+        if is_clustered(self.database):
+            with ExitStack() as undo:
+                undo.callback(self.stop)
+                self._convert_cluster()
+                undo.pop_all()
 
     def stop(self) -> None:
         """Stop watching, then the server; SIGKILL after five seconds."""
         os.write(self._stop_w, b"x")
         if self._thread is not None:
-            self._thread.join(timeout=_TOOL_TIMEOUT)
-        pid = self.pid()
-        if pid is not None and self._pidfd >= 0:
+            self._thread.join(timeout=_STOP_TIMEOUT)
+        if self._pidfd >= 0:
             for number in (signal.SIGTERM, signal.SIGKILL):
                 try:
                     signal.pidfd_send_signal(self._pidfd, number)
@@ -96,38 +107,56 @@ class StateServer:
     # -----------------------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        """Make the database file, or convert one of an older schema, keeping a copy beside it."""
+        """Make the database file, or convert a standalone one of an older schema, keeping a copy beside it."""
         self.database.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-        schema = self.database.with_suffix(".ovsschema")
-        schema.write_text(schema_text(), encoding="utf-8")
+        schema = self._write_schema()
         if not self.database.exists():
-            self._tool("create", str(self.database), str(schema))
+            run_tool("ovsdb-tool", "create", self.database, schema)
             return
-        wanted = json.loads(schema_text())["version"]
-        have = self._tool("db-version", str(self.database)).strip()
-        if have != wanted:
+        if is_clustered(self.database):
+            return
+        wanted = self._newer_than(run_tool("ovsdb-tool", "db-version", self.database).strip())
+        if wanted:
             backup = self.database.with_suffix(f".db.before-{wanted}")
             shutil.copy2(self.database, backup)
-            self._tool("convert", str(self.database), str(schema))
-            LOG.info("converted the state database from schema %s to %s; the old one is %s", have, wanted, backup)
+            run_tool("ovsdb-tool", "convert", self.database, schema)
+            LOG.info("converted the state database to schema %s; the old one is %s", wanted, backup)
 
-    def _tool(self, *args: str) -> str:
-        argv = ["ovsdb-tool", *args]
+    def _convert_cluster(self) -> None:
+        """Convert the cluster's database if its schema is older than ours; members with an older ovsnet can go on with it."""
         try:
-            done = subprocess.run(argv, capture_output=True, text=True, timeout=_TOOL_TIMEOUT, check=False)
-        except FileNotFoundError:
-            raise StateUnavailable("ovsdb-tool is not installed", hint="install openvswitch-switch") from None
-        except subprocess.TimeoutExpired:
-            raise StateUnavailable(f"{' '.join(argv)} did not end in {_TOOL_TIMEOUT:.0f} s") from None
-        if done.returncode:
-            raise StateUnavailable(f"{' '.join(argv)} failed: {done.stderr.strip()}")
-        return done.stdout
+            client("wait", [self.remote], DATABASE, "connected", timeout=_ELECTION_TIMEOUT)
+        except StateUnavailable as exc:
+            raise StateUnavailable(
+                f"the state server finds no leader of its cluster: {exc.message}",
+                hint="more than half of the members must be up; see `ovsnet db cluster status`",
+            ) from None
+        wanted = self._newer_than(client("get-schema-version", [self.remote], DATABASE).strip())
+        if wanted:
+            client("convert", [self.remote], self._write_schema(), timeout=_ELECTION_TIMEOUT)
+            LOG.info("converted the state database of the cluster to schema %s", wanted)
+
+    def _newer_than(self, have: str) -> str:
+        """The version of our schema if it is newer than the database's, or ""; StateUnavailable if it is older."""
+        wanted = str(json.loads(schema_text())["version"])
+        if schema_version(have) > schema_version(wanted):
+            raise StateUnavailable(
+                f"{self.database} has schema {have}, written by a newer ovsnet; this one knows {wanted}",
+                hint="install that version again, or move its copy of the older database back",
+            )
+        return "" if have == wanted else wanted
+
+    def _write_schema(self) -> Path:
+        schema = self.database.with_suffix(".ovsschema")
+        schema.write_text(schema_text(), encoding="utf-8")
+        return schema
 
     def _launch(self) -> None:
         argv = [
             "ovsdb-server",
             f"--remote=punix:{self.socket}",
-            f"--unixctl={self._control}",
+            *(f"--remote={one}" for one in self._listen),
+            f"--unixctl={self.control}",
             f"--log-file={self._log}",
             "-vconsole:off",
             "-vsyslog:off",
@@ -146,13 +175,17 @@ class StateServer:
         except FileNotFoundError:
             raise StateUnavailable("ovsdb-server is not installed", hint="install openvswitch-switch") from None
         until = time.monotonic() + 10.0
-        while self.pid() != child.pid:
-            if child.poll() is not None or time.monotonic() > until:
-                child.kill()
-                _, errors = child.communicate(timeout=5.0)
-                detail = errors.decode(errors="replace").strip() or f"see {self._log}"
-                raise StateUnavailable(f"the state server for {self.database} does not start: {detail}")
-            time.sleep(0.01)
+        with ExitStack() as undo:
+            undo.callback(child.wait, 5.0)
+            undo.callback(child.kill)
+            while self.pid() != child.pid:
+                if child.poll() is not None or time.monotonic() > until:
+                    child.kill()
+                    _, errors = child.communicate(timeout=5.0)
+                    detail = errors.decode(errors="replace").strip() or f"see {self._log}"
+                    raise StateUnavailable(f"the state server for {self.database} does not start: {detail}")
+                time.sleep(0.01)
+            undo.pop_all()
         if child.stderr is not None:
             child.stderr.close()
         self._pidfd = os.pidfd_open(child.pid)
@@ -172,17 +205,19 @@ class StateServer:
         """Start the server again whenever its process ends."""
         failures = 0
         while True:
+            started = time.monotonic()
             ended, _, _ = select.select([self._pidfd, self._stop_r], [], [])
             if self._stop_r in ended:
                 return
             LOG.error("the state server ended; starting it again")
+            if time.monotonic() - started > _STEADY:
+                failures = 0
             self._reap()
             while self._pidfd < 0:
                 if select.select([self._stop_r], [], [], _RESTART_PAUSES[min(failures, len(_RESTART_PAUSES) - 1)])[0]:
                     return
-                started = time.monotonic()
                 try:
                     self._launch()
                 except StateUnavailable as exc:
                     LOG.error("%s", exc)
-                failures = 0 if time.monotonic() - started > 60 else failures + 1
+                failures += 1
