@@ -163,7 +163,9 @@ def test_dockerd_restarted(dockerd: Dockerd, stack: Stack, pod: NewPod, end: End
     for _ in range(2):  # it repeats to us what it knows, every time
         end(dockerd)
         assert box.pings(BLUE_GATEWAY)
+        told = stack.log.stat().st_size
         dockerd.start()
+        assert b"docker call failed" not in stack.log.read_bytes()[told:]  # Docker takes a refusal without a word
         now = known(stack)
         assert [{**each, "leased": 0} for each in now["pool"]] == [{**each, "leased": 0} for each in before["pool"]]
         assert now["network"] == before["network"]
