@@ -10,20 +10,23 @@ import ipaddress
 import logging
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from . import __version__
 from .config import Settings
 from .errors import (
     AlreadyExists,
     Exhausted,
+    InUse,
     InvalidNetns,
     InvalidRequest,
     NetworkNotFound,
+    NotFound,
     OvsnetError,
     PoolOverlap,
 )
 from .ipam import carve, check_spec, default_gateway
+from .journal import Journal
 from .link import Links, Netns, open_netns
 from .locks import KeyedLocks
 from .model import (
@@ -34,6 +37,7 @@ from .model import (
     IPAddress,
     IPNetwork,
     Lease,
+    LeaseRecord,
     Network,
     NetworkSpec,
     Origin,
@@ -63,12 +67,22 @@ MADE_WITH = "ovsnet.made-with"  # label of a pool that was made with a network a
 class Controller:
     """The use cases of one host. Thread-safe; raises OvsnetError only."""
 
-    def __init__(self, settings: Settings, *, store: Store, switch: Switch, links: Links, ports: Ports) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store,
+        switch: Switch,
+        links: Links,
+        ports: Ports,
+        journal: Journal | None = None,
+    ) -> None:
         self.settings = settings
         self.store = store
         self.switch = switch
         self.links = links
         self.ports = ports
+        self.journal = journal
         self.names = settings.names
         self._locks = KeyedLocks()
 
@@ -277,14 +291,18 @@ class Controller:
         check_container_id(request.container)
         check_ifname(request.ifname)
         with open_netns(request.netns) as netns:
+            known = self.store.find_network(request.network) is not None
             network = self._network_for(request)
             key = endpoint_key(network.uuid, request.container, request.ifname)
-            with self._locks.hold(key, self.settings.deadline):
+            with self._locks.hold(key, self.settings.deadline), ExitStack() as undo:
+                if not known:
+                    undo.callback(self._delete_unused, network)
                 endpoint = self.store.find_endpoint(key)
                 if endpoint is None:
                     endpoint = self._attach_new(request, network, netns)
                 else:
                     endpoint = self._attach_again(request, network, netns, endpoint)
+                undo.pop_all()
         self.ports.replenish(network)
         return self._attachment(endpoint, network, request)
 
@@ -309,7 +327,7 @@ class Controller:
                 labels=request.labels,
             )
             endpoint = self.store.attach(draft, request.addresses, names=request.reserved_for)
-            undo.callback(self.store.detach, endpoint.uuid)
+            undo.callback(self.store.detach, endpoint.uuid, by="rollback")
             self._plug(endpoint, network, request, netns)
             undo.pop_all()
         self.ports.claim(port, endpoint.uuid)
@@ -346,7 +364,7 @@ class Controller:
         with self._locks.hold(key, self.settings.deadline):
             endpoint = self.store.find_endpoint(key)
             if endpoint is not None:
-                self._detach(endpoint, netns or endpoint.sandbox)
+                self._detach(endpoint, netns or endpoint.sandbox, Origin.CNI)
 
     def delete_endpoint(self, ref: str) -> None:
         """Take an endpoint off its network, whoever it belongs to; EndpointNotFound."""
@@ -354,12 +372,12 @@ class Controller:
         with self._locks.hold(endpoint.key, self.settings.deadline):
             if endpoint.origin is Origin.DOCKER:
                 self.links.unplug_host(endpoint.link)
-            self._detach(endpoint, endpoint.sandbox)
+            self._detach(endpoint, endpoint.sandbox, Origin.API)
 
-    def _detach(self, endpoint: Endpoint, sandbox: str) -> None:
+    def _detach(self, endpoint: Endpoint, sandbox: str, by: Origin) -> None:
         self._unplug(endpoint, sandbox)
         self.switch.del_ports([endpoint.port]).result(self.settings.deadline)
-        self.store.detach(endpoint.uuid)
+        self.store.detach(endpoint.uuid, by=by.value)
 
     def _plug(self, endpoint: Endpoint, network: Network, request: AttachRequest, netns: Netns) -> None:
         self.links.plug_netns(
@@ -393,6 +411,11 @@ class Controller:
         if request.create is not None:
             self._check_agrees(network, request.create)
         return network
+
+    def _delete_unused(self, network: Network) -> None:
+        """Undo the making of a network for a container that is refused; others may be on it by now, or have undone it."""
+        with suppress(InUse, NetworkNotFound):
+            self.delete_network(network.uuid)
 
     def _check_agrees(self, network: Network, spec: NetworkSpec) -> None:
         subnets = {one.subnet for one in self.store.pools_of(network)}
@@ -461,6 +484,15 @@ class Controller:
         if stale:
             LOG.info("removing %d ports that an earlier run has left", len(stale))
             self.switch.del_ports(stale).result(self.settings.deadline)
+
+    def history(self, address: IPAddress, at: datetime | None = None, pool: str = "") -> list[LeaseRecord]:
+        """Who had an address, ever or at one moment, the latest first; `pool` is a name or uuid, also of a pool that is gone.
+
+        NotFound where no journal is kept, Unavailable if it cannot be read.
+        """
+        if self.journal is None:
+            raise NotFound("lease history is not kept on this host", hint="set journal_days and restart ovsnetd")
+        return self.journal.history(address, at, pool)
 
     def health(self) -> Health:
         """Whether requests can be served now."""
