@@ -220,7 +220,7 @@ def test_one_of_the_two_options_alone_is_refused(stack: Stack, dockerd: Dockerd,
     only_network = create(dockerd, stack, "-o", "ovsnet.network=lan", "--subnet", "10.84.0.0/24", "local", check=False)
     refused(only_network, "the addresses are not those of network lan", "--ipam-opt ovsnet.network=lan")
     neither = create(dockerd, stack, "-o", "ovsnet.network=lan", "local", check=False)
-    refused(neither, "no subnet is given", "--ipam-opt ovsnet.network=NAME")
+    refused(neither, "the addresses are not those of network lan", "--ipam-opt ovsnet.network=lan")
     foreign = ("-o", "ovsnet.network=lan", "--subnet", "10.84.0.0/24", "local")
     refused(dockerd.docker("network", "create", "-d", stack.driver, *foreign, check=False), "not those of network lan")
     assert stack.show("network", "ls") == [network]
