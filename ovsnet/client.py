@@ -33,6 +33,8 @@ class Pool(TypedDict):
     ranges: list[str]
     exclusions: list[str]
     static_ranges: list[str]
+    reservations: dict[str, str]
+    draining: bool
     origin: str
     capacity: int
     leased: int
@@ -54,6 +56,30 @@ class Lease(TypedDict):
     pool: str
     node: str
     owner: LeaseOwner
+
+
+class Reservation(TypedDict):
+    """An address that is kept for a name."""
+
+    name: str
+    address: str
+
+
+class Finding(TypedDict):
+    """One disagreement between leases, endpoints, ports and links."""
+
+    kind: str
+    subject: str
+    message: str
+    remedy: str
+
+
+class Check(TypedDict):
+    """What a check found, or a repair left."""
+
+    ok: bool
+    mended: list[Finding]
+    findings: list[Finding]
 
 
 class Network(TypedDict):
@@ -166,9 +192,45 @@ class Client:
             body["gateway"] = None
         return cast(Pool, self._call("POST", "/v1/pools", body))
 
-    def delete_pool(self, ref: str) -> None:
-        """Delete a pool that no network uses and no lease lies in."""
-        self._call("DELETE", f"/v1/pools/{_part(ref)}")
+    def change_pool(
+        self,
+        ref: str,
+        *,
+        subnet: str = "",
+        ranges: Sequence[str] | None = None,
+        exclusions: Sequence[str] | None = None,
+        static_ranges: Sequence[str] | None = None,
+        draining: bool | None = None,
+    ) -> Pool:
+        """Change a pool; what is None (or "") stays."""
+        body: dict[str, Any] = {"subnet": subnet} if subnet else {}
+        for key, value in (("ranges", ranges), ("exclusions", exclusions), ("static_ranges", static_ranges)):
+            if value is not None:
+                body[key] = list(value)
+        if draining is not None:
+            body["draining"] = draining
+        return cast(Pool, self._call("PATCH", f"/v1/pools/{_part(ref)}", body))
+
+    def delete_pool(self, ref: str, *, force: bool = False) -> None:
+        """Delete a pool that no network uses; `force` takes along reservations and what Docker holds."""
+        self._call("DELETE", f"/v1/pools/{_part(ref)}" + ("?force=true" if force else ""))
+
+    def reserve(self, pool: str, name: str, address: str = "") -> Reservation:
+        """Keep an address of a pool for a name: the one given, or the next free."""
+        body = _given(name=name, address=address)
+        return cast(Reservation, self._call("POST", f"/v1/pools/{_part(pool)}/reservations", body))
+
+    def release_reservation(self, pool: str, name: str) -> None:
+        """Keep the address no longer."""
+        self._call("DELETE", f"/v1/pools/{_part(pool)}/reservations?{urlencode({'name': name})}")
+
+    def check(self) -> Check:
+        """What disagrees between leases, endpoints, ports and links."""
+        return cast(Check, self._call("GET", "/v1/check"))
+
+    def repair(self, *, dry_run: bool = False) -> Check:
+        """Mend what is certain."""
+        return cast(Check, self._call("POST", "/v1/check", {"dry_run": dry_run}))
 
     def networks(self) -> list[Network]:
         """All networks."""

@@ -30,9 +30,11 @@ from cni.blueprint import create_blueprint
 from cnm.peer import requester
 
 from . import __version__, api, config
+from .check import Checker
 from .controller import Controller
 from .docker import DockerDriver
 from .errors import ConfigError, OvsnetError
+from .journal import Journal
 from .link import Links
 from .nat import Rules
 from .ports import Ports
@@ -82,12 +84,18 @@ class Daemon:
                 idle=settings.spare_idle,
                 timeout=settings.deadline,
             )
-            controller = Controller(settings, store=store, switch=switch, links=links, ports=ports)
+            journal = None
+            if settings.journal_days:
+                journal = Journal(settings.state_dir / "journal.db", settings.journal_days)
+            controller = Controller(settings, store=store, switch=switch, links=links, ports=ports, journal=journal)
             store.wait_ready(settings.deadline)
+            if journal is not None:
+                journal.start(store.watch)
+                undo.callback(journal.stop)
             controller.recover()
             ports.start()
             undo.callback(ports.stop)
-            app = api.create_app(controller, version=__version__)
+            app = api.create_app(controller, Checker(controller), version=__version__)
             app.register_blueprint(create_blueprint(controller))
             driver = cnm.create_app(DockerDriver(controller), scope=settings.docker_scope, requester=requester)
             for path, wsgi, mode, group in (

@@ -9,19 +9,21 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ovsnet import model
-from ovsnet.errors import AlreadyExists, EndpointNotFound, InUse, NetworkNotFound, OvsnetError, PoolNotFound
+from ovsnet.check import Finding
+from ovsnet.errors import AlreadyExists, EndpointNotFound, InUse, NetworkNotFound, NotFound, OvsnetError, PoolNotFound
 from ovsnet.names import mac_for
 
 T = TypeVar("T", model.Pool, model.Network)
 
 
 class FakeController:
-    """The use cases of `ovsnet.api.UseCases`. `fail` makes every call raise it."""
+    """The use cases of `ovsnet.api.UseCases` and `Checks`. `fail` makes every call raise it."""
 
     def __init__(self) -> None:
         self.fail: Exception | None = None
         self.attached: list[model.AttachRequest] = []
         self.told = model.Health(ok=True, state="ok", switch="ok", node="n1", version="9.9")
+        self.findings: list[Finding] = []
         self._pools: dict[str, model.Pool] = {}
         self._networks: dict[str, model.Network] = {}
         self._endpoints: dict[str, model.Endpoint] = {}
@@ -46,8 +48,38 @@ class FakeController:
         self._pools[pool.uuid] = pool
         return pool
 
-    def delete_pool(self, ref: str) -> None:
+    def change_pool(self, ref: str, change: model.PoolChange) -> model.Pool:
+        pool = replace(self.pool(ref).pool, **change.given())  # type: ignore[arg-type]
+        self._pools[pool.uuid] = pool
+        return pool
+
+    def reserve(self, ref: str, name: str, address: model.IPAddress | None = None) -> model.IPAddress:
+        pool = self.pool(ref).pool
+        kept = address or pool.subnet[9]
+        self._pools[pool.uuid] = replace(pool, reservations={**pool.reservations, name: kept})
+        return kept
+
+    def release_reservation(self, ref: str, name: str) -> model.IPAddress:
+        pool = self.pool(ref).pool
+        if name not in pool.reservations:
+            raise NotFound(f"nothing is reserved for {name!r}", hint="list them")
+        left = {one: address for one, address in pool.reservations.items() if one != name}
+        self._pools[pool.uuid] = replace(pool, reservations=left)
+        return pool.reservations[name]
+
+    def check(self) -> list[Finding]:
+        self._check()
+        return list(self.findings)
+
+    def repair(self) -> tuple[list[Finding], list[Finding]]:
+        found = self.check()
+        self.findings = [one for one in found if not one.remedy]
+        return [one for one in found if one.remedy], list(self.findings)
+
+    def delete_pool(self, ref: str, *, force: bool = False) -> None:
         pool = self.pool(ref)
+        if pool.pool.reservations and not force:
+            raise InUse(f"pool {ref!r} has leases", hint="release them first")
         if pool.networks:
             raise InUse(f"pool {ref!r} is in use", hint="delete its networks first")
         del self._pools[pool.pool.uuid]

@@ -10,8 +10,8 @@ from __future__ import annotations
 from flask import Response, jsonify
 from flask_openapi.openapi import OpenAPI
 
-from . import endpoints, health, networks, pools, problems
-from .resource import UseCases
+from . import checks, endpoints, health, networks, pools, problems
+from .resource import Checks, UseCases
 from .schemas import Problem
 
 MAX_BODY = 1 << 20  # bytes
@@ -19,8 +19,8 @@ MAX_BODY = 1 << 20  # bytes
 __all__ = ["MAX_BODY", "UseCases", "create_app"]
 
 
-def create_app(controller: UseCases, *, version: str) -> OpenAPI:
-    """The REST API on `controller` as a Flask app; `version` is ovsnetd's, told in `/openapi.json` (OpenAPI 3.1)."""
+def create_app(controller: UseCases, checker: Checks, *, version: str) -> OpenAPI:
+    """The REST API on the use cases as a Flask app; `version` is ovsnetd's, told in `/openapi.json` (OpenAPI 3.1)."""
     app = OpenAPI(
         "ovsnet.api",
         info={"title": "ovsnet", "version": version, "description": "Container networks on Open vSwitch."},
@@ -36,6 +36,7 @@ def create_app(controller: UseCases, *, version: str) -> OpenAPI:
     problems.register(app)
     for room in (pools, networks, endpoints, health):
         app.register_api(room.create_blueprint(controller))
+    app.register_api(checks.create_blueprint(checker))
     document = app.api_doc  # built now: the library builds it at the first call, and not for several threads at once
 
     @app.get("/openapi.json", doc_ui=False)

@@ -6,7 +6,19 @@ from flask import Response
 from flask_openapi.blueprint import APIBlueprint
 
 from .resource import UseCases, answer, new_blueprint, no_content
-from .schemas import Lease, Leases, Pool, PoolCreate, Pools, Ref
+from .schemas import (
+    Lease,
+    Leases,
+    Pool,
+    PoolCreate,
+    PoolDeleteQuery,
+    Pools,
+    PoolUpdate,
+    Ref,
+    Reservation,
+    ReservationCreate,
+    ReservationQuery,
+)
 
 
 def create_blueprint(controller: UseCases) -> APIBlueprint:
@@ -29,10 +41,28 @@ def create_blueprint(controller: UseCases) -> APIBlueprint:
         """One pool with its use."""
         return answer(Pool.of(controller.pool(path.ref)))
 
+    @blueprint.patch("/<ref>", responses={200: Pool})
+    def change_pool(path: Ref, body: PoolUpdate) -> Response:
+        """Grow a pool, change what it gives, or drain it."""
+        pool = controller.change_pool(path.ref, body.change())
+        return answer(Pool.of(controller.pool(pool.uuid)))
+
     @blueprint.delete("/<ref>", responses={204: None})
-    def delete_pool(path: Ref) -> Response:
+    def delete_pool(path: Ref, query: PoolDeleteQuery) -> Response:
         """Delete a pool that no network uses and no lease lies in."""
-        controller.delete_pool(path.ref)
+        controller.delete_pool(path.ref, force=query.force)
+        return no_content()
+
+    @blueprint.post("/<ref>/reservations", responses={201: Reservation})
+    def reserve(path: Ref, body: ReservationCreate) -> Response:
+        """Keep an address for a name."""
+        address = controller.reserve(path.ref, body.name, body.address)
+        return answer(Reservation(name=body.name, address=str(address)), 201)
+
+    @blueprint.delete("/<ref>/reservations", responses={204: None})
+    def release_reservation(path: Ref, query: ReservationQuery) -> Response:
+        """Keep it no longer. An endpoint that has it keeps it until it goes."""
+        controller.release_reservation(path.ref, query.name)
         return no_content()
 
     @blueprint.get("/<ref>/leases", responses={200: Leases})

@@ -21,9 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from ovsnet import model
+from ovsnet import check, model
 from ovsnet.errors import InvalidRequest
-from ovsnet.names import check_container_id, check_ifname, check_mac, check_network_name
+from ovsnet.names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -101,6 +101,7 @@ Range = Annotated[
     _schema("Address, first-last, or prefix", "10.1.0.10-10.1.0.99"),
 ]
 Name = Annotated[str, _text(check_network_name), _schema("Letters, digits, '_', '.', '-'; 128 at most", "blue")]
+ReservedName = Annotated[str, _text(check_reservation), _schema("Printable, 253 at most", "default/web-0")]
 Container = Annotated[str, _text(check_container_id), _schema("Container ID as in the CNI specification", "web-1")]
 Interface = Annotated[str, _text(check_ifname), _schema("Name of a network interface", "eth0")]
 Mac = Annotated[str, _text(check_mac), _schema("Unicast MAC address", "02:00:00:00:00:01")]
@@ -168,6 +169,80 @@ class PoolCreate(_Request):
         )
 
 
+class PoolUpdate(_Request):
+    """What to change of a pool; absent keys stay. A change that would strand a lease is refused and names it."""
+
+    subnet: Subnet | None = Field(None, description="A larger subnet around the old one")
+    ranges: list[Range] | None = Field(None, description="Instead of the old ones")
+    exclusions: list[Range] | None = Field(None, description="Instead of the old ones")
+    static_ranges: list[Range] | None = Field(None, description="Instead of the old ones")
+    draining: bool | None = Field(None, description="Whether the pool gives nothing new of itself")
+
+    def change(self) -> model.PoolChange:
+        """The same in the vocabulary."""
+        return model.PoolChange(
+            subnet=self.subnet,
+            ranges=None if self.ranges is None else tuple(self.ranges),
+            exclusions=None if self.exclusions is None else tuple(self.exclusions),
+            static_ranges=None if self.static_ranges is None else tuple(self.static_ranges),
+            draining=self.draining,
+        )
+
+
+class PoolDeleteQuery(BaseModel):
+    """How a pool is deleted."""
+
+    force: bool = Field(False, description="Take along reservations and what Docker holds; never an endpoint's address")
+
+
+class ReservationCreate(_Request):
+    """An address to be kept for a name. Asked again: the same address."""
+
+    name: ReservedName
+    address: Address | None = Field(None, description="Default: the next free one")
+
+
+class ReservationQuery(BaseModel):
+    """Which reservation."""
+
+    name: str = Field(description="The name that the address is kept for")
+
+
+class Reservation(BaseModel):
+    """An address that is kept for a name."""
+
+    name: str
+    address: str
+
+
+class CheckRequest(_Request):
+    """Whether to mend what is certain."""
+
+    dry_run: bool = Field(False, description="Only tell what would be mended")
+
+
+class Finding(BaseModel):
+    """One disagreement between leases, endpoints, ports and links."""
+
+    kind: str = Field(description="Stable, for scripts")
+    subject: str
+    message: str
+    remedy: str = Field(description="What a repair does; empty if nothing is certain")
+
+    @classmethod
+    def of(cls, finding: check.Finding) -> Self:
+        """From the use case."""
+        return cls(kind=finding.kind.value, subject=finding.subject, message=finding.message, remedy=finding.remedy)
+
+
+class Check(BaseModel):
+    """What a check found, or a repair left."""
+
+    ok: bool = Field(description="Nothing disagrees any more")
+    mended: list[Finding]
+    findings: list[Finding]
+
+
 class NetworkCreate(_Request):
     """A network to be made, on existing pools or on new ones for the given subnets; one of each family at most."""
 
@@ -232,6 +307,8 @@ class Pool(BaseModel):
     ranges: list[str]
     exclusions: list[str]
     static_ranges: list[str]
+    reservations: dict[str, str] = Field(description="Names and the addresses kept for them")
+    draining: bool
     origin: str
     capacity: int = Field(description="Addresses that dynamic allocation could give in the empty pool")
     leased: int
@@ -251,6 +328,8 @@ class Pool(BaseModel):
             ranges=[str(item) for item in pool.ranges],
             exclusions=[str(item) for item in pool.exclusions],
             static_ranges=[str(item) for item in pool.static_ranges],
+            reservations={name: str(address) for name, address in pool.reservations.items()},
+            draining=pool.draining,
             origin=pool.origin.value,
             capacity=use.capacity,
             leased=use.leased,

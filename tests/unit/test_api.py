@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import hypothesis.strategies as st
 import pytest
@@ -17,6 +17,7 @@ from werkzeug.test import TestResponse
 from ovsnet import client as ovsnet_client
 from ovsnet import model
 from ovsnet.api import MAX_BODY, create_app, problems, schemas
+from ovsnet.check import Finding, Kind
 from ovsnet.errors import NotFound, OvsnetError, codes, from_problem, problem
 from tests.fake_controller import FakeController
 
@@ -30,7 +31,7 @@ def controller() -> FakeController:
 
 @pytest.fixture
 def api(controller: FakeController) -> FlaskClient:
-    return create_app(controller, version="9.9").test_client()
+    return create_app(controller, controller, version="9.9").test_client()
 
 
 def refused(response: TestResponse, status: int, code: str = "invalid-request") -> dict[str, Any]:
@@ -67,6 +68,8 @@ def test_pool_from_creation_to_deletion(api: FlaskClient) -> None:
         "ranges": ["10.1.0.10-10.1.0.20", "10.1.0.64-10.1.0.127"],
         "exclusions": ["10.1.0.15"],
         "static_ranges": ["10.1.0.200-10.1.0.210"],
+        "reservations": {},
+        "draining": False,
         "origin": "api",
         "capacity": 253,
         "leased": 0,
@@ -262,7 +265,11 @@ KEYS = sorted(
     rest=st.dictionaries(st.sampled_from(KEYS) | st.text(), JSON, max_size=4),
 )
 def test_no_body_is_a_defect(path: str, start: dict[str, Any], rest: dict[str, Any]) -> None:
-    response = create_app(FakeController(), version="9.9").test_client().post(f"/v1/{path}", json=start | rest)
+    response = (
+        create_app(FakeController(), FakeController(), version="9.9")
+        .test_client()
+        .post(f"/v1/{path}", json=start | rest)
+    )
     assert response.status_code in (201, 400, 404)
 
 
@@ -318,7 +325,7 @@ def test_health(api: FlaskClient, controller: FakeController) -> None:
 
 
 def test_openapi_document_and_docs_have_every_route(controller: FakeController) -> None:
-    app = create_app(controller, version="9.9")
+    app = create_app(controller, controller, version="9.9")
     document = app.test_client().get("/openapi.json").get_json()
     assert document["openapi"].startswith("3.1.")
     assert document["info"]["version"] == "9.9"
@@ -342,7 +349,7 @@ def test_openapi_document_and_docs_have_every_route(controller: FakeController) 
     assert all(set(operation["responses"]["default"]["content"]) == {problems.MIMETYPE} for operation in operations)
 
 
-SHAPES = ["Pool", "Lease", "LeaseOwner", "Network", "Endpoint", "Owner", "Health"]
+SHAPES = ["Pool", "Reservation", "Finding", "Check", "Lease", "LeaseOwner", "Network", "Endpoint", "Owner", "Health"]
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -358,5 +365,34 @@ def _plain(kind: Any) -> Any:
     """A type with our own classes by name, and literals as their values' type."""
     if str(getattr(kind, "__module__", "")).startswith("ovsnet."):
         return kind.__name__
+    if get_origin(kind) is list:
+        return [_plain(one) for one in get_args(kind)]
     arguments = get_args(kind)
     return type(arguments[0]) if arguments and isinstance(arguments[0], str) else kind
+
+
+def test_a_pool_is_changed_and_addresses_are_kept(api: FlaskClient) -> None:
+    made = api.post("/v1/pools", json={"subnet": "10.1.0.0/24", "name": "blue"}).get_json()
+    changed = api.patch("/v1/pools/blue", json={"exclusions": ["10.1.0.9"], "draining": True}).get_json()
+    assert changed == made | {"exclusions": ["10.1.0.9"], "draining": True}
+    kept = api.post("/v1/pools/blue/reservations", json={"name": "default/web-0", "address": "10.1.0.7"})
+    assert (kept.status_code, kept.get_json()) == (201, {"name": "default/web-0", "address": "10.1.0.7"})
+    assert api.get("/v1/pools/blue").get_json()["reservations"] == {"default/web-0": "10.1.0.7"}
+    refused(api.delete("/v1/pools/blue"), 409, "in-use")
+    assert api.delete("/v1/pools/blue/reservations?name=default/web-0").status_code == 204
+    refused(api.delete("/v1/pools/blue/reservations?name=default/web-0"), 404, "not-found")
+    api.post("/v1/pools/blue/reservations", json={"name": "a"})
+    assert api.delete("/v1/pools/blue?force=true").status_code == 204
+
+
+def test_check_and_repair(api: FlaskClient, controller: FakeController) -> None:
+    assert api.get("/v1/check").get_json() == {"ok": True, "mended": [], "findings": []}
+    certain = Finding(Kind.NAMESPACE_GONE, "container c", "has no namespace", "detach the endpoint")
+    unsure = Finding(Kind.LINK_WRONG, "container d", "has another MAC")
+    controller.findings = [certain, unsure]
+    found = api.get("/v1/check").get_json()
+    assert [one["kind"] for one in found["findings"]] == ["namespace-gone", "link-wrong"]
+    assert api.post("/v1/check", json={"dry_run": True}).get_json() == found
+    done = api.post("/v1/check", json={}).get_json()
+    assert (done["ok"], [one["subject"] for one in done["mended"]]) == (False, ["container c"])
+    assert [one["subject"] for one in done["findings"]] == ["container d"]

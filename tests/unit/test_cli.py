@@ -54,7 +54,7 @@ def controller() -> FakeController:
 def path(tmp_path: Path, controller: FakeController) -> Iterator[str]:
     """The socket of a server that runs."""
     path = str(tmp_path / "api.sock")
-    server = wsgi.Server(path, create_app(controller, version="9.9"), numthreads=4)
+    server = wsgi.Server(path, create_app(controller, controller, version="9.9"), numthreads=4)
     server.expiration_interval = 0.05  # seconds until it sees that it shall stop
     server.prepare()
     thread = threading.Thread(target=server.serve)
