@@ -21,12 +21,10 @@ from .errors import (
     InvalidNetns,
     InvalidRequest,
     NetworkNotFound,
-    NotFound,
     OvsnetError,
     PoolOverlap,
 )
 from .ipam import carve, check_spec, default_gateway
-from .journal import Journal
 from .link import Links, Netns, open_netns
 from .locks import KeyedLocks
 from .model import (
@@ -37,7 +35,6 @@ from .model import (
     IPAddress,
     IPNetwork,
     Lease,
-    LeaseRecord,
     Network,
     NetworkSpec,
     Origin,
@@ -67,22 +64,12 @@ MADE_WITH = "ovsnet.made-with"  # label of a pool that was made with a network a
 class Controller:
     """The use cases of one host. Thread-safe; raises OvsnetError only."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        store: Store,
-        switch: Switch,
-        links: Links,
-        ports: Ports,
-        journal: Journal | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, *, store: Store, switch: Switch, links: Links, ports: Ports) -> None:
         self.settings = settings
         self.store = store
         self.switch = switch
         self.links = links
         self.ports = ports
-        self.journal = journal
         self.names = settings.names
         self._locks = KeyedLocks()
 
@@ -327,7 +314,7 @@ class Controller:
                 labels=request.labels,
             )
             endpoint = self.store.attach(draft, request.addresses, names=request.reserved_for)
-            undo.callback(self.store.detach, endpoint.uuid, by="rollback")
+            undo.callback(self.store.detach, endpoint.uuid)
             self._plug(endpoint, network, request, netns)
             undo.pop_all()
         self.ports.claim(port, endpoint.uuid)
@@ -364,7 +351,7 @@ class Controller:
         with self._locks.hold(key, self.settings.deadline):
             endpoint = self.store.find_endpoint(key)
             if endpoint is not None:
-                self._detach(endpoint, netns or endpoint.sandbox, Origin.CNI)
+                self._detach(endpoint, netns or endpoint.sandbox)
 
     def delete_endpoint(self, ref: str) -> None:
         """Take an endpoint off its network, whoever it belongs to; EndpointNotFound."""
@@ -372,12 +359,12 @@ class Controller:
         with self._locks.hold(endpoint.key, self.settings.deadline):
             if endpoint.origin is Origin.DOCKER:
                 self.links.unplug_host(endpoint.link)
-            self._detach(endpoint, endpoint.sandbox, Origin.API)
+            self._detach(endpoint, endpoint.sandbox)
 
-    def _detach(self, endpoint: Endpoint, sandbox: str, by: Origin) -> None:
+    def _detach(self, endpoint: Endpoint, sandbox: str) -> None:
         self._unplug(endpoint, sandbox)
         self.switch.del_ports([endpoint.port]).result(self.settings.deadline)
-        self.store.detach(endpoint.uuid, by=by.value)
+        self.store.detach(endpoint.uuid)
 
     def _plug(self, endpoint: Endpoint, network: Network, request: AttachRequest, netns: Netns) -> None:
         self.links.plug_netns(
@@ -484,15 +471,6 @@ class Controller:
         if stale:
             LOG.info("removing %d ports that an earlier run has left", len(stale))
             self.switch.del_ports(stale).result(self.settings.deadline)
-
-    def history(self, address: IPAddress, at: datetime | None = None, pool: str = "") -> list[LeaseRecord]:
-        """Who had an address, ever or at one moment, the latest first; `pool` is a name or uuid, also of a pool that is gone.
-
-        NotFound where no journal is kept, Unavailable if it cannot be read.
-        """
-        if self.journal is None:
-            raise NotFound("lease history is not kept on this host", hint="set journal_days and restart ovsnetd")
-        return self.journal.history(address, at, pool)
 
     def health(self) -> Health:
         """Whether requests can be served now."""
