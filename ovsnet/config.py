@@ -118,6 +118,12 @@ class Settings(BaseSettings):
         le=86400,
         description="Seconds for which a released address is given to nobody else while another one is free.",
     )
+    journal_days: float = Field(
+        30.0,
+        ge=0,
+        le=36500,
+        description="Days for which the event journal remembers who had an address. 0: no journal is kept.",
+    )
     workers: int = Field(32, ge=2, le=512, description="Threads that serve requests on each socket.")
     deadline: Seconds = Field(20.0, description="Seconds after which a request fails with deadline-exceeded.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from datetime import datetime
 
 from . import __version__
 from .config import Settings
@@ -21,10 +22,12 @@ from .errors import (
     InvalidNetns,
     InvalidRequest,
     NetworkNotFound,
+    NotFound,
     OvsnetError,
     PoolOverlap,
 )
 from .ipam import carve, check_spec, default_gateway
+from .journal import Journal
 from .link import Links, Netns, open_netns
 from .locks import KeyedLocks
 from .model import (
@@ -35,6 +38,7 @@ from .model import (
     IPAddress,
     IPNetwork,
     Lease,
+    LeaseRecord,
     Network,
     NetworkSpec,
     Origin,
@@ -64,12 +68,22 @@ MADE_WITH = "ovsnet.made-with"  # label of a pool that was made with a network a
 class Controller:
     """The use cases of one host. Thread-safe; raises OvsnetError only."""
 
-    def __init__(self, settings: Settings, *, store: Store, switch: Switch, links: Links, ports: Ports) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store,
+        switch: Switch,
+        links: Links,
+        ports: Ports,
+        journal: Journal | None = None,
+    ) -> None:
         self.settings = settings
         self.store = store
         self.switch = switch
         self.links = links
         self.ports = ports
+        self.journal = journal
         self.names = settings.names
         self._locks = KeyedLocks()
 
@@ -314,7 +328,7 @@ class Controller:
                 labels=request.labels,
             )
             endpoint = self.store.attach(draft, request.addresses, names=request.reserved_for)
-            undo.callback(self.store.detach, endpoint.uuid)
+            undo.callback(self.store.detach, endpoint.uuid, by="rollback")
             self._plug(endpoint, network, request, netns)
             undo.pop_all()
         self.ports.claim(port, endpoint.uuid)
@@ -351,7 +365,7 @@ class Controller:
         with self._locks.hold(key, self.settings.deadline):
             endpoint = self.store.find_endpoint(key)
             if endpoint is not None:
-                self._detach(endpoint, netns or endpoint.sandbox)
+                self._detach(endpoint, netns or endpoint.sandbox, Origin.CNI)
 
     def delete_endpoint(self, ref: str) -> None:
         """Take an endpoint off its network, whoever it belongs to; EndpointNotFound."""
@@ -359,12 +373,12 @@ class Controller:
         with self._locks.hold(endpoint.key, self.settings.deadline):
             if endpoint.origin is Origin.DOCKER:
                 self.links.unplug_host(endpoint.link)
-            self._detach(endpoint, endpoint.sandbox)
+            self._detach(endpoint, endpoint.sandbox, Origin.API)
 
-    def _detach(self, endpoint: Endpoint, sandbox: str) -> None:
+    def _detach(self, endpoint: Endpoint, sandbox: str, by: Origin) -> None:
         self._unplug(endpoint, sandbox)
         self.switch.del_ports([endpoint.port]).result(self.settings.deadline)
-        self.store.detach(endpoint.uuid)
+        self.store.detach(endpoint.uuid, by=by.value)
 
     def _plug(self, endpoint: Endpoint, network: Network, request: AttachRequest, netns: Netns) -> None:
         self.links.plug_netns(
@@ -471,6 +485,15 @@ class Controller:
         if stale:
             LOG.info("removing %d ports that an earlier run has left", len(stale))
             self.switch.del_ports(stale).result(self.settings.deadline)
+
+    def history(self, address: IPAddress, at: datetime | None = None, pool: str = "") -> list[LeaseRecord]:
+        """Who had an address, ever or at one moment, the latest first; `pool` is a name or uuid, also of a pool that is gone.
+
+        NotFound where no journal is kept, Unavailable if it cannot be read.
+        """
+        if self.journal is None:
+            raise NotFound("lease history is not kept on this host", hint="set journal_days and restart ovsnetd")
+        return self.journal.history(address, at, pool)
 
     def health(self) -> Health:
         """Whether requests can be served now."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
@@ -180,6 +181,42 @@ class Lease:
     address: IPAddress
     owner: LeaseOwner
     node: str  # of the block that the address lies in
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseState:
+    """Who holds an address of a pool at this moment; `owner` (in its stored form) None says that nobody does.
+
+    `address` is an integer. `endpoint` is the owner where it is one; `network` is a name, "" if the pool has none or several.
+    """
+
+    pool: Pool
+    address: int
+    owner: str | None
+    node: str = ""
+    endpoint: Endpoint | None = None
+    network: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """A possession of an address, from the event journal. `until` None: it lasts. Times have a zone.
+
+    `container` and `ifname` are the endpoint's, "" where the owner never was one. `released_by` is the edge that ended it
+    ("cni", "docker", "api"), or the reason in a word; "" while it lasts.
+    """
+
+    address: IPAddress
+    pool: str  # the pool's name
+    owner: LeaseOwner
+    network: str  # name
+    container: str
+    ifname: str
+    node: str
+    labels: Mapping[str, str]
+    since: datetime
+    until: datetime | None
+    released_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +392,17 @@ class Health:
     switch: str
     node: str
     version: str
+
+
+def parse_time(text: str) -> datetime:
+    """A moment in ISO 8601, with a zone; without one it is this host's local time. InvalidRequest."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError) as exc:
+        raise InvalidRequest(
+            f"time {text[:80]!r} cannot be read: {exc}",
+            hint="write it as 2026-05-17T14:30, or with a zone as 2026-05-17T14:30:00Z",
+        ) from None
 
 
 def check_tag(tag: int) -> int:

@@ -172,9 +172,11 @@ class StoreCommand(Command):
         row.verify("leases")
         return row
 
-    def ended(self, pool: str, address: int) -> None:
-        """After the commit: the address cools down, and a block that it leaves empty is given back."""
+    def ended(self, pool: str, address: int, by: str = "") -> None:
+        """After the commit: the address cools down, and a block that it leaves empty is given back. `by` is who asked, or ""."""
         self.view.cool(pool, address)
+        if by:
+            self.view.released_by(pool, address, by)
         blocks = self.view.blocks.get(pool)
         block = blocks.blocks.get(blocks.block_start(address)) if blocks else None
         if blocks and block and not block.leases and not blocks.keep_when_empty(block):
@@ -566,13 +568,15 @@ class SetEndpoint(StoreCommand):
 class Detach(StoreCommand):
     """Remove an endpoint and its leases; missing is success.
 
-    `leave_to` names the Docker daemon that keeps the addresses until it releases them itself by ReleaseAddress.
+    `leave_to` names the Docker daemon that keeps the addresses until it releases them itself by ReleaseAddress. `by` is who
+    asks, for the journal.
     """
 
-    def __init__(self, api: Any, uuid: str, *, leave_to: str | None = None) -> None:
+    def __init__(self, api: Any, uuid: str, *, leave_to: str | None = None, by: str = "") -> None:
         super().__init__(api)
         self.uuid = uuid
         self.leave_to = leave_to
+        self.by = by
         self.released: list[tuple[str, int]] = []
 
     def run_idl(self, txn: Transaction) -> None:
@@ -601,7 +605,7 @@ class Detach(StoreCommand):
         """The addresses begin to cool down."""
         del txn
         for pool, address in self.released:
-            self.ended(pool, address)
+            self.ended(pool, address, self.by)
 
 
 class ReleaseBlock(StoreCommand):

@@ -13,7 +13,7 @@ from ..model import Endpoint, IPAddress, Lease, LeaseOwner, Network, OwnerKind, 
 from ..names import mac_for
 from ..ovsdb import Command, Engine, schema_helper
 from . import commands, pool_commands, rows
-from .view import StoreIdl, View
+from .view import Observer, StoreIdl, View
 
 DATABASE = "OVSNet"
 
@@ -68,6 +68,11 @@ class Store:
     def wait_ready(self, timeout: float) -> None:
         """Until the replica is complete; StateUnavailable after `timeout` seconds."""
         self._engine.wait_ready(timeout)
+
+    def watch(self, observer: Observer) -> None:
+        """Tell `observer` of all leases, now and after each reconnect, and of every change. Again for the same one is fine."""
+        with self._engine.lock:
+            self.view.watch(observer)
 
     # -- pools --------------------------------------------------------------------------------------------------------
 
@@ -285,9 +290,12 @@ class Store:
         result: Endpoint = self._one(commands.SetEndpoint(self, uuid, columns))
         return result
 
-    def detach(self, uuid: str, *, leave_to: str | None = None) -> None:
-        """Remove an endpoint and its leases, or leave these to the Docker daemon named; missing is success."""
-        self._one(commands.Detach(self, uuid, leave_to=leave_to))
+    def detach(self, uuid: str, *, leave_to: str | None = None, by: str = "") -> None:
+        """Remove an endpoint and its leases, or leave these to the Docker daemon named; missing is success.
+
+        `by` is who asks, for the observer; "" means the edge that made the endpoint.
+        """
+        self._one(commands.Detach(self, uuid, leave_to=leave_to, by=by))
 
     # -----------------------------------------------------------------------------------------------------------------
 
