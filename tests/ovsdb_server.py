@@ -12,15 +12,19 @@ TIMEOUT = 10.0
 
 
 class OvsdbServer:
-    """An ovsdb-server(1) of one database file in `directory`, listening on a unix socket there."""
+    """An ovsdb-server(1) of one database file in `directory`, listening on a unix socket there.
 
-    def __init__(self, directory: Path, schema: Path) -> None:
+    The file `conf.db` is made of `schema`; without one it must be there.
+    """
+
+    def __init__(self, directory: Path, schema: Path | None = None) -> None:
         self.database = directory / "conf.db"
         self.socket = directory / "db.sock"
         self.log = directory / "server.log"
         self._control = directory / "server.ctl"
         self._process: subprocess.Popen[bytes] | None = None
-        subprocess.run(["ovsdb-tool", "create", self.database, schema], check=True, timeout=TIMEOUT)
+        if schema is not None:
+            subprocess.run(["ovsdb-tool", "create", self.database, schema], check=True, timeout=TIMEOUT)
 
     @property
     def remote(self) -> str:
