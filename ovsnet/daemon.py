@@ -6,6 +6,7 @@ server stay as they are when it ends.
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import logging
 import os
@@ -14,8 +15,8 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -60,6 +61,10 @@ class Daemon:
         settings = self.settings
         with ExitStack() as undo:
             settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+            # First of all: what comes after would adopt another ovsnetd's state server and take its spare ports for stale.
+            undo.enter_context(_only_one(settings.run_dir / "ovsnetd.lock"))
+            for path in (settings.api_socket, settings.docker_socket):
+                _remove_stale(path)
             remotes = settings.state_remotes
             if not remotes:
                 server = StateServer(settings.state_dir / "ovsnet.db", settings.run_dir)
@@ -138,7 +143,6 @@ class Listener:
     def start(self) -> None:
         """Bind the socket, with its mode and group from the first moment, and serve."""
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        self._remove_stale()
         mask = os.umask(0o177)  # nobody may connect between bind and chmod
         try:
             self._server.prepare()
@@ -169,23 +173,35 @@ class Listener:
         except Exception:
             LOG.exception("the listener on %s failed", self._path)
 
-    def _remove_stale(self) -> None:
-        """Remove a socket that nobody serves; one that somebody serves is another ovsnetd's."""
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Holds the lock of this directory; the kernel releases it whatever becomes of the process. ConfigError if it is held."""
+    with path.open("a") as lock:
         try:
-            if not stat.S_ISSOCK(self._path.lstat().st_mode):
-                raise ConfigError(
-                    f"{self._path} exists and is not a socket", hint="remove it, or configure another path"
-                )
-        except FileNotFoundError:
-            return
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(2.0)
-            try:
-                probe.connect(str(self._path))
-            except OSError:
-                self._path.unlink()
-            else:
-                raise ConfigError(f"{self._path} is served already", hint="is another ovsnetd running?")
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another ovsnetd runs in {path.parent}", hint="stop it, or configure another run_dir"
+            ) from None
+        yield
+
+
+def _remove_stale(path: Path) -> None:
+    """Removes a socket that nobody serves. ConfigError if somebody does, or if it is none."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise ConfigError(f"{path} exists and is not a socket", hint="remove it, or configure another path")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink()
+        else:
+            raise ConfigError(f"{path} is served already", hint="is another ovsnetd running?")
 
 
 def notify(message: str) -> None:
