@@ -86,6 +86,7 @@ class Controller:
         self.journal = journal
         self.names = settings.names
         self._locks = KeyedLocks()
+        self._here: set[str] = set()  # networks (uuids) whose bridge and gateway this host has
 
     # -- pools --------------------------------------------------------------------------------------------------------
 
@@ -199,6 +200,7 @@ class Controller:
             if not existed:
                 undo.callback(self.store.delete_network, network.uuid, self._pools_going_with(network))
             self._ensure_gateway(network)
+            self._here.add(network.uuid)
             undo.pop_all()
         LOG.info("network %s is on bridge %s, VLAN %d", network.name, network.bridge, network.tag)
         return network
@@ -209,6 +211,7 @@ class Controller:
         with self._locks.hold(f"bridge {network.bridge}", self.settings.deadline):
             # The store decides, for it knows of endpoints on all hosts; the port of a deleted network is found by recover().
             self.store.delete_network(network.uuid, self._pools_going_with(network))
+            self._here.discard(network.uuid)
             self.ports.forget(network.uuid)
             self.show_gateway_route(network)  # or the rule of a hidden one would stay
             self.switch.del_ports([self.names.gateway(network.uuid)]).result(self.settings.deadline)
@@ -229,6 +232,15 @@ class Controller:
             if (one.labels.get(MADE_WITH) == network.name or one.origin is Origin.DOCKER)
             and len(self.store.networks_of(one)) == 1
         ]
+
+    def ensure_here(self, network: Network) -> None:
+        """This host's bridge and gateway for a network that another host, or an earlier run, has made."""
+        if network.uuid in self._here:
+            return
+        with self._locks.hold(f"bridge {network.bridge}", self.settings.deadline):
+            self.switch.ensure_bridge(network.bridge)
+            self._ensure_gateway(network)
+            self._here.add(network.uuid)
 
     def _ensure_gateway(self, network: Network) -> None:
         """The host's port with the network's gateway addresses, as it should be."""
@@ -308,6 +320,7 @@ class Controller:
         return self._attachment(endpoint, network, request)
 
     def _attach_new(self, request: AttachRequest, network: Network, netns: Netns) -> Endpoint:
+        self.ensure_here(network)
         port = self.ports.take(network)
         with ExitStack() as undo:
             undo.callback(self.ports.give_back, port)
@@ -467,8 +480,7 @@ class Controller:
         networks = {one.uuid: one for one in self.store.networks()}
         endpoints = {one.port: one for one in self.store.endpoints() if one.node == self.settings.node}
         for network in networks.values():
-            self.switch.ensure_bridge(network.bridge)
-            self._ensure_gateway(network)
+            self.ensure_here(network)
             self.show_gateway_route(network)
         stale = []
         for port in self.switch.ports():

@@ -308,6 +308,7 @@ class DockerDriver:
             return found
         addresses = tuple(_interface(one) for one in (address, address6) if one)
         families = {one.subnet.version for one in self._store.pools_of(network)}
+        self._controller.ensure_here(network)
         port = self._controller.ports.take(network)
         with ExitStack() as undo:
             undo.callback(self._controller.ports.give_back, port)
