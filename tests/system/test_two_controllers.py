@@ -1,0 +1,128 @@
+"""Two controllers of two hosts over one state database, and everybody wants an address at once."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni.protocol import ERROR_CODES
+from ovsnet.client import Client
+from ovsnet.errors import PoolExhausted
+from tests.harness import Netns, Ovs, Stack
+
+AT_ONCE = 32
+EXHAUSTED = ERROR_CODES["pool-exhausted"]
+
+
+@pytest.fixture
+def second(stack: Stack, token: str, directory: Path) -> Iterator[Stack]:
+    """ovsnetd of another host, with a switch of its own, over the first one's state database."""
+    with ExitStack() as undo:
+        host = Netns(f"{token}-host2")
+        undo.callback(host.delete)
+        place = directory / "second"
+        place.mkdir()
+        ovs = Ovs(host, place / "ovs")
+        undo.callback(ovs.close)
+        ovs.ensure()
+        state = f"unix:{stack.socket.parent / 'state.sock'}"
+        docker = f"/run/docker/plugins/ovsnet-{token}-2.sock"
+        other = Stack(
+            host, ovs, token, place / "ovsnetd", node=f"{token}-2", state_remotes=[state], docker_socket=docker
+        )
+        other.docker_socket = Path(docker)
+        undo.callback(other.close)
+        other.start()
+        yield other
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=30)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(30)
+        self.sock.connect(str(self._path))
+
+
+def docker_call(stack: Stack, method: str, **body: Any) -> dict[str, Any]:
+    """One call of Docker's plugin protocol, as dockerd sends it."""
+    connection = _Connection(stack.docker_socket)
+    try:
+        connection.request("POST", f"/{method}", json.dumps(body))
+        answer: dict[str, Any] = json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+    return answer
+
+
+def test_254_requests_for_a_24(stack: Stack, second: Stack, netns: Callable[[], Netns]) -> None:
+    stack.cli("network", "create", "tight", "--subnet", "10.66.0.0/24")
+    pool = stack.show("pool", "show", "tight")
+    spaces = [netns() for _ in range(8)]
+    exhausted: list[str] = []
+
+    def by_cni(number: int) -> str | None:
+        here = (stack, second)[number % 2]
+        done = here.cni("ADD", f"c{number}", spaces[number % 8], here.conf("tight"), ifname=f"e{number}")
+        if done.ok:
+            return done.addresses[0].partition("/")[0]
+        assert done.output["code"] == EXHAUSTED, done.output
+        exhausted.append("cni")
+        return None
+
+    def by_docker(number: int) -> str | None:
+        here = (stack, second)[number % 2]
+        answer = docker_call(here, "IpamDriver.RequestAddress", PoolID=pool["id"], Address="", Options=None)
+        if "Address" in answer:
+            return str(answer["Address"]).partition("/")[0]
+        assert "no free address" in answer["Error"], answer
+        exhausted.append("docker")
+        return None
+
+    def by_rest(number: int) -> str | None:
+        here = (stack, second)[number % 2]
+        try:
+            return Client(str(here.socket)).reserve("tight", f"r{number}")["address"]
+        except PoolExhausted:
+            exhausted.append("rest")
+            return None
+
+    kinds = (by_cni, by_docker, by_rest)
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        given = [one for one in threads.map(lambda number: kinds[number % 3](number), range(254)) if one]
+    assert len(given) == len(set(given)) == 253
+    assert set(given) == {f"10.66.0.{host}" for host in range(2, 255)}
+    assert len(exhausted) == 1
+    late = stack.cni("ADD", "late", spaces[0], stack.conf("tight"))
+    assert (late.ok, late.output["code"]) == (False, EXHAUSTED)
+    assert second.cni("DEL", "c3", spaces[3], second.conf("tight"), ifname="e3").ok
+    again = stack.cni("ADD", "late", spaces[0], stack.conf("tight"))
+    assert again.ok, again.output
+    _take_all_back(stack, second, pool["id"])
+
+
+def _take_all_back(stack: Stack, second: Stack, pool: str) -> None:
+    """Each by the way that it was given, so that nothing is left."""
+    for endpoint in stack.endpoints():
+        here = stack if endpoint["node"] == stack.prefix else second
+        assert here.cni(
+            "DEL", endpoint["container"], endpoint["sandbox"], here.conf("tight"), ifname=endpoint["ifname"]
+        ).ok
+    client = Client(str(stack.socket))
+    for name in client.pool("tight")["reservations"]:
+        client.release_reservation("tight", name)
+    for lease in client.leases("tight"):
+        docker_call(second, "IpamDriver.ReleaseAddress", PoolID=pool, Address=lease["address"])
+    assert [lease["owner"]["kind"] for lease in client.leases("tight")] == ["gateway"]
+    stack.cli("network", "rm", "tight")
