@@ -39,6 +39,7 @@ MAX_BATCH = 64
 _RETRY_DELAY = 0.02  # seconds between attempts after a refusal that a row still on its way to us may explain
 _LAG = 2.0  # seconds by which our replica may be behind (a relay, a cluster's follower); then a refusal is final
 _MAY_BE_LATE = {"constraint violation", "referential integrity violation"}  # RFC 7047, section 3.1
+_PATIENCE = 4.0  # seconds without a server after which a change is refused; a cluster elects a leader in two
 _BACKOFF_MS = (50, 500)  # reconnect: first and longest pause; python-ovs' own 1 s to 8 s is an outage for an ADD
 
 
@@ -48,6 +49,14 @@ class Idl(ovs_idl.Idl):  # type: ignore[misc]  # python-ovs is not typed
     def cooperative_yield(self) -> None:
         """Let another thread run; called between rows."""
         time.sleep(0)
+
+    def advice(self) -> str:
+        """What to do while there is no connection, by what the last server that answered told of its cluster."""
+        server = (self.server_tables or {}).get("Database")  # ovsdb-server(5)
+        for row in server.rows.values() if server else ():
+            if row.name == self._db.name and row.model == "clustered" and not row.connected:
+                return "its cluster has no leader: more than half of the members must be up and reach each other"
+        return "check that its ovsdb-server runs and has room"
 
 
 class Transaction(ovs_idl.Transaction):  # type: ignore[misc]
@@ -76,6 +85,7 @@ class Command(ovs_command.BaseCommand):  # type: ignore[misc]
 class _Request:
     commands: tuple[ovs_command.BaseCommand, ...]
     deadline: float  # monotonic seconds
+    asked: float = field(default_factory=time.monotonic)
     future: Future[list[Any]] = field(default_factory=Future)
     alone: bool = False
     not_before: float = 0.0
@@ -87,7 +97,8 @@ class Engine:
     """A database connection with a thread of its own.
 
     `durable` asks the server to flush every commit to disk before it answers; python-ovs never asks for that on a standalone
-    server. `unavailable` is the error class for "no connection", so that each room reports its own.
+    server. `unavailable` is the error class for "no connection", so that each room reports its own. A server that is silent
+    for twice `probe_ms` is left for the next of several remotes.
 
     The attributes `idl`, `lock`, `timeout` and `is_running` are what ovsdbapp's Backend expects of a connection.
     """
@@ -100,6 +111,7 @@ class Engine:
         unavailable: type[Unavailable],
         timeout: float,
         durable: bool = False,
+        probe_ms: int | None = None,
     ) -> None:
         self.name = name
         self.idl = idl
@@ -116,6 +128,9 @@ class Engine:
         self._thread: threading.Thread | None = None
         reconnect = idl._session.reconnect
         reconnect.min_backoff, reconnect.max_backoff = _BACKOFF_MS  # its own set_backoff() makes them a second at least
+        if probe_ms is not None:
+            # The IDL's own argument counts for nothing if the remote that it tries first is a unix socket.
+            reconnect.set_probe_interval(probe_ms)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -172,9 +187,7 @@ class Engine:
                 left = until - time.monotonic()
                 if left <= 0:
                     if not connected:
-                        raise self._unavailable(
-                            f"the {self.name} database is not reachable", hint="check that its ovsdb-server runs"
-                        )
+                        raise self._unavailable(f"the {self.name} database is not reachable", hint=self.idl.advice())
                     raise DeadlineExceeded(
                         f"the {self.name} database did not reach the awaited state in {timeout:.1f} s"
                     )
@@ -252,7 +265,7 @@ class Engine:
 
     def _next_due(self) -> float | None:
         with self._queue_lock:
-            times = [request.deadline for request in self._queue]
+            times = [self._due(request) for request in self._queue]
             if self._flight is None and self.ready:
                 times += [request.not_before for request in self._queue]
         if self._flight is not None:
@@ -385,20 +398,21 @@ class Engine:
         with self._queue_lock:
             self._queue.extendleft(reversed(batch))
 
+    def _due(self, request: _Request) -> float:
+        """When a queued request fails: at its deadline, or earlier while there is no server."""
+        return request.deadline if self.ready else min(request.deadline, request.asked + _PATIENCE)
+
     def _expire(self) -> None:
         now = time.monotonic()
         with self._queue_lock:
-            late = [request for request in self._queue if request.deadline <= now]
-            self._queue = deque(request for request in self._queue if request.deadline > now)
+            late = [request for request in self._queue if self._due(request) <= now]
+            self._queue = deque(request for request in self._queue if self._due(request) > now)
         for request in late:
             if request.sent:
                 request.future.set_exception(self._unknown())
                 continue
             request.future.set_exception(
-                self._unavailable(
-                    f"the {self.name} database took no change in time",
-                    hint="check that its ovsdb-server runs and has room",
-                )
+                self._unavailable(f"the {self.name} database took no change in time", hint=self.idl.advice())
             )
         if self._flight is not None and all(request.deadline <= now for request in self._flight[1]):
             self._give_up_flight()
@@ -415,7 +429,8 @@ class Engine:
             request.future.set_exception(self._unknown())
 
     def _unknown(self) -> DeadlineExceeded:
-        return DeadlineExceeded(f"the {self.name} database did not answer; the outcome is unknown", hint="ask again")
+        hint = "ask again" if self.ready else f"ask again; {self.idl.advice()}"
+        return DeadlineExceeded(f"the {self.name} database did not answer; the outcome is unknown", hint=hint)
 
 
 def fetch_schema(remote: str, database: str, timeout: float, unavailable: type[Unavailable]) -> dict[str, Any]:

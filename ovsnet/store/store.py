@@ -16,6 +16,7 @@ from . import commands, pool_commands, rows
 from .view import Observer, StoreIdl, View
 
 DATABASE = "OVSNet"
+_PROBE_MS = 1500  # a member of a cluster that is silent for twice as long is left for another one
 
 
 def schema_text() -> str:
@@ -36,7 +37,8 @@ class Store:
         self.node = node
         helper = schema_helper(json.loads(schema_text()))
         idl = StoreIdl(",".join(remotes), helper, self.view, leader_only=False)
-        self._engine = Engine("state", idl, unavailable=StateUnavailable, timeout=timeout, durable=True)
+        probe = _PROBE_MS if len(remotes) > 1 else None
+        self._engine = Engine("state", idl, unavailable=StateUnavailable, timeout=timeout, durable=True, probe_ms=probe)
 
     # What commands expect of their `api`.
 

@@ -1,0 +1,377 @@
+"""One host's database becomes three hosts' cluster, keeps every lease, and stands what clusters are for.
+
+`OVSNET_TEST_ROUNDS` is how often the leader is killed under load (default 3).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from ovsnet.errors import (
+    AlreadyExists,
+    Conflict,
+    DeadlineExceeded,
+    InUse,
+    InvalidRequest,
+    NotFound,
+    StateUnavailable,
+)
+from ovsnet.model import Endpoint, Network, Origin, Pool
+from ovsnet.store import StateServer, Store, cluster
+from tests.ovsdb_cluster import Cluster, wait_until
+
+ROUNDS = int(os.environ.get("OVSNET_TEST_ROUNDS", "3"))
+BACK_WITHIN = 2.0  # seconds until writes are back after the leader's death
+FAIL_WITHIN = 5.0  # seconds until a write without a majority is refused
+HEAL_WITHIN = 5.0  # seconds until writes are back when there is a majority again
+
+
+@contextmanager
+def connected(*remotes: str, node: str = "n1", timeout: float = 20) -> Iterator[Store]:
+    store = Store(remotes, node=node, timeout=timeout, cooldown=0)
+    store.start()
+    try:
+        store.wait_ready(15)
+        yield store
+    finally:
+        store.stop()
+
+
+def make_network(store: Store) -> Network:
+    net = ipaddress.ip_network("10.7.0.0/20")
+    pool = Pool("", "p", "ovsnet", net, net[1], (), (), (), Origin.API, {})
+    draft = Network("", "net", "br0", 5, 1500, (), (), False, Origin.API, frozenset(), {})
+    return store.create_network(draft, [pool], choose_tag=None)
+
+
+def attach(store: Store, container: str) -> Endpoint:
+    network = store.network("net")
+    return store.attach(
+        Endpoint("", network.uuid, "net", container, "eth0", Origin.CNI, store.node, "/x", (), "", 1500, "p", "e", {})
+    )
+
+
+def held(store: Store) -> dict[str, str]:
+    """Address to owner."""
+    return {str(lease.address): str(lease.owner) for lease in store.leases("p")}
+
+
+@pytest.fixture
+def standalone(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A database file with forty leases, and what they are; nobody serves it any more."""
+    database = tmp_path / "one" / "ovsnet.db"
+    server = StateServer(database, database.parent)
+    server.start()
+    try:
+        with connected(server.remote) as store:
+            make_network(store)
+            for number in range(40):
+                attach(store, f"c{number}")
+            leases = held(store)
+    finally:
+        server.stop()
+    return database, leases
+
+
+@pytest.fixture
+def three(tmp_path: Path, standalone: tuple[Path, dict[str, str]]) -> Iterator[Cluster]:
+    with Cluster(tmp_path, standalone[0]) as running:
+        yield running
+
+
+class TestGrowing:
+    def test_every_lease_is_there_on_every_member(
+        self, three: Cluster, standalone: tuple[Path, dict[str, str]]
+    ) -> None:
+        for member in three.members:
+            with connected(member.remote, node="n2") as store:
+                assert held(store) == standalone[1]
+        with connected(*three.remotes) as store, connected(*three.remotes, node="n2") as other:
+            mine, theirs = attach(store, "late"), attach(other, "later")
+            wait_until(lambda: len(held(store)) == len(standalone[1]) + 2, "both see both")
+            assert not {str(one.addresses[0].ip) for one in (mine, theirs)} & set(standalone[1])
+            assert attach(other, "c7").addresses == attach(store, "c7").addresses
+
+    def test_the_old_file_stays_beside(self, three: Cluster, standalone: tuple[Path, dict[str, str]]) -> None:
+        (copy,) = three.members[0].database.parent.glob("ovsnet.db.standalone-*")
+        server = StateServer(copy, standalone[0].parent)
+        server.start()
+        try:
+            with connected(server.remote) as store:
+                assert held(store) == standalone[1]
+        finally:
+            server.stop()
+
+    def test_status(self, three: Cluster) -> None:
+        leader = three.leader()
+        seen = [one.status() for one in three.members]
+        assert {one.leader for one in seen} == {leader.status().server_id}
+        assert len({one.cluster_id for one in seen}) == 1
+        assert [one.address for one in seen] == [one.address for one in three.members]
+        for status in seen:
+            assert {one.address for one in status.members} == {one.address for one in three.members}
+            assert (status.status, status.election_timer) == ("cluster member", cluster.ELECTION_TIMER)
+        (follower, *_) = (one for one in seen if one.role == "follower")
+        heard = {one.server_id: one.last_heard for one in follower.members}
+        assert heard[follower.leader] is not None
+        assert heard[follower.server_id] is None
+
+    def test_the_state_server_serves_a_member(
+        self, tmp_path: Path, standalone: tuple[Path, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        database, leases = standalone
+        with Cluster(tmp_path / "ports", size=1) as running:
+            address = running.members[0].address  # free again when it has ended
+        cluster.init(database, address)
+        newer = (
+            (Path(cluster.__file__).parent / "ovsnet.ovsschema").read_text().replace('"version": "', '"version": "9')
+        )
+        for text in (None, newer):  # the second time by a newer ovsnet
+            if text:
+                monkeypatch.setattr("ovsnet.store.server.schema_text", lambda text=text: text)
+            server = StateServer(database, database.parent, listen=("ptcp:0:127.0.0.1",))
+            server.start()
+            try:
+                with connected(server.remote) as store:
+                    assert held(store) == leases
+                have = cluster.client("get-schema-version", [server.remote], "OVSNet").strip()
+                assert have.startswith("9") == bool(text)
+            finally:
+                server.stop()
+
+
+class TestRefusals:
+    def test_a_file_that_is_served(self, tmp_path: Path, standalone: tuple[Path, dict[str, str]]) -> None:
+        database, leases = standalone
+        saved = tmp_path / "saved.db"
+        cluster.backup(database, (), saved)
+        before = sorted(database.parent.iterdir())
+        server = StateServer(database, database.parent)
+        server.start()
+        try:
+            for act in (
+                partial(cluster.init, database, "tcp:127.0.0.1:6644"),
+                partial(cluster.join, database, "tcp:127.0.0.1:6644", ["tcp:127.0.0.2:6644"]),
+                partial(cluster.restore, database, saved),
+                partial(cluster.backup, database, (), tmp_path / "other.db"),
+            ):
+                with pytest.raises(InUse) as refused:
+                    act()
+                assert "systemctl stop ovsnetd" in refused.value.hint
+            with pytest.raises(Conflict, match="standalone"):
+                cluster.status(server.control)
+            with connected(server.remote) as store:
+                assert held(store) == leases
+        finally:
+            server.stop()
+        assert set(before) <= set(database.parent.iterdir())
+        assert not list(database.parent.glob("*.standalone-*"))
+
+    def test_a_member_already_and_a_joiner_with_rows(
+        self, tmp_path: Path, standalone: tuple[Path, dict[str, str]]
+    ) -> None:
+        database, _ = standalone
+        content = database.read_bytes()
+        with pytest.raises(Conflict, match="Pool, Network, Endpoint"):
+            cluster.join(database, "tcp:127.0.0.1:6644", ["tcp:127.0.0.2:6644"])
+        assert database.read_bytes() == content
+        cluster.backup(database, (), tmp_path / "saved.db")
+        cluster.init(database, "ssl:[fd00::1]:6644")
+        for act in (
+            partial(cluster.init, database, "tcp:127.0.0.1:6644"),
+            partial(cluster.join, database, "tcp:127.0.0.1:6644", ["tcp:127.0.0.2:6644"]),
+            partial(cluster.restore, database, tmp_path / "saved.db"),
+        ):
+            with pytest.raises(Conflict, match="member of a cluster"):
+                act()
+
+    @pytest.mark.parametrize(
+        "address",
+        ["", "10.0.0.1:6644", "tcp:10.0.0.1", "tcp:host:6644", "tcp:0.0.0.0:6644", "tcp:10.0.0.1:0", "tcp:10.0.0.1:70000",
+         "tcp:fd00::1:6644", "ssl:[fe80::1%eth0]:6644", "unix:/x", "--tcp:10.0.0.1:1", "tcp:10.0.0.1:1\n"],
+    )  # fmt: skip
+    def test_addresses(self, tmp_path: Path, address: str) -> None:
+        database = tmp_path / "ovsnet.db"
+        with pytest.raises(InvalidRequest):
+            cluster.init(database, address)
+        with pytest.raises(InvalidRequest):
+            cluster.join(database, "tcp:127.0.0.1:6644", [address])
+        with pytest.raises(InvalidRequest):
+            cluster.join(database, "tcp:127.0.0.1:6644", [])
+        assert not database.exists()
+
+
+class TestBackup:
+    def test_from_a_running_cluster_into_a_new_host(
+        self, tmp_path: Path, three: Cluster, standalone: tuple[Path, dict[str, str]]
+    ) -> None:
+        saved = tmp_path / "saved.db"
+        follower = next(one for one in three.members if one is not three.leader())
+        cluster.backup(follower.database, [follower.remote], saved)
+        assert saved.stat().st_mode & 0o777 == 0o600
+        with pytest.raises(AlreadyExists):
+            cluster.backup(follower.database, [follower.remote], saved)
+        database = tmp_path / "new" / "ovsnet.db"
+        for _ in range(2):  # the second one replaces the first
+            moved = cluster.restore(database, saved)
+        assert moved.copy is not None
+        assert moved.copy.exists()
+        server = StateServer(database, database.parent)
+        server.start()
+        try:
+            with connected(server.remote) as store:
+                assert held(store) == standalone[1]
+        finally:
+            server.stop()
+
+    def test_of_files_at_rest(self, tmp_path: Path, three: Cluster) -> None:
+        three.kill_all()
+        for number, member in enumerate(three.members):
+            cluster.backup(member.database, (), tmp_path / f"saved{number}.db")
+            cluster.restore(tmp_path / "new.db", tmp_path / f"saved{number}.db")
+        assert [one.name for one in tmp_path.glob(".*")] == [".new.db.~lock~"]
+
+    def test_refuses_what_is_no_backup(self, tmp_path: Path, three: Cluster) -> None:
+        target = tmp_path / "x" / "ovsnet.db"
+        junk = tmp_path / "junk"
+        junk.write_text("junk")
+        with pytest.raises(NotFound):
+            cluster.restore(target, tmp_path / "absent")
+        with pytest.raises(StateUnavailable):
+            cluster.restore(target, junk)
+        with pytest.raises(InvalidRequest):
+            cluster.restore(target, three.members[0].database)
+        assert not target.exists()
+
+
+class Load:
+    """A thread for each store that attaches and detaches containers of its own until the end; keeps what was acknowledged."""
+
+    def __init__(self, *stores: Store) -> None:
+        self.done: list[list[float]] = [[] for _ in stores]  # when a thread's write was acknowledged, monotonic seconds
+        self.acknowledged: dict[str, str] = {}  # container -> address, of attaches that were answered and not undone
+        self.unknown: set[str] = set()  # containers of which a write was not answered
+        self._stores = stores
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(len(stores))
+        self._ends: list[Future[None]] = []
+
+    def __enter__(self) -> Load:
+        self._ends = [self._pool.submit(self._work, number) for number in range(len(self._stores))]
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        for end in self._ends:
+            end.result(30)
+        self._pool.shutdown()
+
+    def _work(self, number: int) -> None:
+        store, turn = self._stores[number], 0
+        while not self._stop.is_set():
+            turn += 1
+            container = f"w{number}-{turn}"
+            self.unknown.add(container)
+            endpoint = attach(store, container)
+            self.done[number].append(time.monotonic())
+            if turn % 8:
+                store.detach(endpoint.uuid)
+                self.done[number].append(time.monotonic())
+            else:
+                self.acknowledged[container] = str(endpoint.addresses[0].ip)
+            self.unknown.discard(container)
+
+    def flows(self) -> None:
+        """Returns when every thread has had twenty more answers."""
+        for done in self.done:
+            wait_until(partial(lambda done, start: len(done) > start + 20, done, len(done)), "the load goes on")
+
+    def outage(self, since: float) -> float:
+        """The longest time that a thread waited for an answer, from `since` on."""
+        return max(
+            after - before
+            for done in self.done
+            for before, after in pairwise([since, *(one for one in list(done) if one > since)])
+        )
+
+    def check(self, store: Store) -> None:
+        """Every acknowledged lease is its owner's, none belongs to two, and nothing is there that nobody asked for."""
+        found = {one.container: str(one.addresses[0].ip) for one in store.endpoints() if one.container.startswith("w")}
+        assert {one: found.get(one) for one in self.acknowledged} == self.acknowledged
+        assert found.keys() - self.acknowledged.keys() <= self.unknown
+        addresses = [str(one.addresses[0].ip) for one in store.endpoints()]
+        assert len(set(addresses)) == len(addresses)
+        assert set(addresses) == set(held(store)) - {"10.7.0.1"}
+
+
+class TestLosses:
+    @pytest.mark.timeout(60 + 15 * ROUNDS)
+    def test_the_leader_killed_under_load(self, three: Cluster) -> None:
+        outages = []
+        with connected(*three.remotes) as store, connected(*three.remotes, node="n2") as other:
+            with Load(store, other) as load:
+                for _ in range(ROUNDS):
+                    load.flows()
+                    leader = three.leader()
+                    killed = time.monotonic()
+                    leader.kill()
+                    three.leader()
+                    load.flows()
+                    outages.append(load.outage(killed))
+                    leader.start()
+                    three.settle()
+            wait_until(lambda: held(store) == held(other), "the same leases")
+            load.check(store)
+        for member in three.members:
+            with connected(member.remote) as fresh:
+                load.check(fresh)
+        print("outages in seconds:", *(f"{one:.2f}" for one in outages))
+        assert max(outages) <= BACK_WITHIN
+        assert not load.unknown
+
+    def test_the_leadership_handed_over_under_load(self, three: Cluster) -> None:
+        with connected(*three.remotes) as store, connected(*three.remotes, node="n2") as other:
+            with Load(store, other) as load:
+                for _ in range(3):
+                    load.flows()
+                    three.transfer()
+                    load.flows()
+            assert not load.unknown
+            wait_until(lambda: held(store) == held(other), "the same leases")
+            load.check(store)
+
+    @pytest.mark.parametrize("how", ["kill", "pause"])
+    def test_a_minority_refuses_soon_and_heals_soon(self, three: Cluster, how: str) -> None:
+        with connected(*three.remotes) as store:
+            before = held(store)
+            lost = [three.leader(), next(one for one in three.members if one is not three.leader())]
+            for member in lost:
+                getattr(member, how)()
+            for _ in range(2):
+                started = time.monotonic()
+                with pytest.raises((StateUnavailable, DeadlineExceeded)) as refused:
+                    attach(store, "minority")
+                assert time.monotonic() - started <= FAIL_WITHIN
+            assert "more than half" in str(refused.value)
+            for member in lost:
+                if how == "kill":
+                    member.start()
+                else:
+                    member.resume()
+            healed = time.monotonic()
+            three.settle()
+            wait_until(lambda: store.ready, "connected again")
+            address = str(attach(store, "minority").addresses[0].ip)
+            assert time.monotonic() - healed <= HEAL_WITHIN
+            assert held(store).keys() == before.keys() | {address}
