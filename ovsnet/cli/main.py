@@ -9,6 +9,8 @@ import click
 from ovsnet import __version__
 from ovsnet.errors import OvsnetError
 
+from . import addresses
+from .ipam import ipam
 from .output import print_json, print_sheet
 from .resources import endpoint, network, pool
 from .session import Root, Session, options
@@ -88,8 +90,10 @@ def _tell(session: Session, paths: list[Path]) -> None:
             click.echo(path)
 
 
-for group in (pool, network, endpoint):
+for group in (pool, network, endpoint, ipam):
     cli.add_command(group)
+for command in (addresses.show, addresses.check, addresses.reserve, addresses.release):
+    ipam.add_command(command)
 
 
 def main() -> None:

@@ -111,13 +111,57 @@ def pool_create(
     _show(session, made)
 
 
+@pool.command("set")
+@click.argument("name")
+@click.option("--subnet", metavar="CIDR", default="", help="Grow the pool: a larger subnet around the old one.")
+@click.option("--range", "ranges", metavar="R|none", multiple=True, help="Give only these, instead of the old ones.")
+@click.option("--exclude", "exclusions", metavar="R|none", multiple=True, help="Never give these.")
+@click.option("--static", "static_ranges", metavar="R|none", multiple=True, help="Give these only when asked for.")
+@click.option("--drain/--no-drain", "draining", default=None, help="Give nothing new, or give again.")
+@options
+@click.pass_obj
+def pool_set(
+    session: Session,
+    name: str,
+    subnet: str,
+    ranges: tuple[str, ...],
+    exclusions: tuple[str, ...],
+    static_ranges: tuple[str, ...],
+    draining: bool | None,
+) -> None:
+    """Change a pool that is in use; a change that would strand an address in use is refused and names it."""
+    changed = session.client().change_pool(
+        name,
+        subnet=subnet,
+        ranges=_instead(ranges),
+        exclusions=_instead(exclusions),
+        static_ranges=_instead(static_ranges),
+        draining=draining,
+    )
+    _show(session, changed)
+
+
 @pool.command("rm")
+@click.option("--force", is_flag=True, help="Show what is reserved or Docker's there, and delete it too.")
 @names
 @options
 @click.pass_obj
-def pool_rm(session: Session, names: tuple[str, ...]) -> None:
+def pool_rm(session: Session, names: tuple[str, ...], force: bool) -> None:
     """Delete pools, by name or UUID."""
-    for_each(names, session.client().delete_pool, session)
+    client = session.client()
+
+    def remove(name: str) -> None:
+        if force and not session.json:
+            for lease in client.leases(name):
+                click.echo(f"{name}: {lease['address']} of {lease['owner']['kind']} {lease['owner']['id']}", err=True)
+        client.delete_pool(name, force=force)
+
+    for_each(names, remove, session)
+
+
+def _instead(given: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The new list: None for "leave it", empty for `none`."""
+    return () if given == ("none",) else given or None
 
 
 @click.group()
@@ -241,7 +285,7 @@ def endpoint_ls(session: Session, network: str | None) -> None:
                 item["id"][:SHORT_ID],
                 item["network"],
                 item["owner"]["kind"],
-                _short(item["container"]),
+                short_container(item["container"]),
                 item["ifname"],
                 item["addresses"],
                 item["mac"],
@@ -306,7 +350,7 @@ def _show(session: Session, thing: Pool | Network | Endpoint) -> None:
         print_sheet(thing)
 
 
-def _short(container: str) -> str:
+def short_container(container: str) -> str:
     """Docker's 64 digits cut as `docker ps` does; other IDs are names, and stay."""
     return container[:12] if len(container) == 64 else container
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import pty
@@ -14,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ import ovsnet
 from ovsnet import client as ovsnet_client
 from ovsnet import model
 from ovsnet.api import create_app
+from ovsnet.check import Finding, Kind
 from ovsnet.cli import session
 from ovsnet.cli.main import cli
 from ovsnet.client import Client
@@ -147,6 +151,35 @@ def test_network_and_endpoint_commands(run: Run, controller: FakeController) -> 
     assert run("network", "rm", "blue").exit_code == 4
     assert rows(run("endpoint", "rm", endpoint["id"], everything[1]["id"][:12])) != []
     assert run("network", "rm", "blue", "-o", "json").stdout == ""
+
+
+def test_history_of_an_address(run: Run, controller: FakeController) -> None:
+    owner = model.LeaseOwner(model.OwnerKind.ENDPOINT, f"u/{'c' * 64}/eth0")
+    record = model.LeaseRecord(
+        address=ipaddress.ip_address("10.1.0.7"),
+        pool="blue",
+        owner=owner,
+        network="blue",
+        container="c" * 64,
+        ifname="eth0",
+        node="n1",
+        labels={},
+        since=datetime(2026, 5, 17, 12, 30, tzinfo=UTC),
+        until=(then := datetime(2026, 5, 17, 13, 30, tzinfo=UTC)),
+        released_by="cni",
+    )
+    pod = replace(record, labels={"k8s-pod-name": "web-1"}, since=then, until=None, released_by="")
+    controller.past = [pod, record]
+    table = rows(run("ipam", "history", "10.1.0.7"))
+    assert [line[3] for line in table] == ["OWNER", "web-1", "c" * 12]
+    assert table[1][1] == "-"
+    assert datetime.fromisoformat(table[2][1]) == then
+    assert table[2][4:] == ["blue", "blue", "n1", "cni"]
+    (found,) = json.loads(run("ipam", "history", "10.1.0.7", "--at", table[2][0], "-o", "json").stdout)
+    assert (found["since"], found["owner"]["id"]) == ("2026-05-17T12:30:00+00:00", owner.id)
+    assert rows(run("ipam", "history", "10.1.0.7", "--pool", "red"))[1:] == []
+    assert run("ipam", "history", "10.1.0.7", "--at", "yesterday").exit_code == 2
+    assert run("ipam", "history", "blue").exit_code == 2
 
 
 def test_beginning_of_an_endpoint_id(run: Run) -> None:
@@ -436,3 +469,58 @@ def _against(tmp_path: Path, answer: Callable[[socket.socket], Any], deadline: f
         finally:
             thread.join(10)
             assert not thread.is_alive()
+
+
+def test_a_pool_is_changed_in_use(run: Run) -> None:
+    run("pool", "create", "blue", "--subnet", "10.1.0.0/24")
+    changed = json.loads(
+        run("pool", "set", "blue", "--range", "10.1.0.8/29", "--exclude", "10.1.0.9", "--drain", "-o", "json").stdout
+    )
+    assert (changed["ranges"], changed["exclusions"], changed["draining"]) == (
+        ["10.1.0.8-10.1.0.15"],
+        ["10.1.0.9"],
+        True,
+    )
+    changed = json.loads(run("pool", "set", "blue", "--range", "none", "--no-drain", "-o", "json").stdout)
+    assert (changed["ranges"], changed["exclusions"], changed["draining"]) == ([], ["10.1.0.9"], False)
+
+
+def test_reservations_come_and_go(run: Run) -> None:
+    run("pool", "create", "blue", "--subnet", "10.1.0.0/24")
+    assert run("ipam", "reserve", "blue", "default/web-0", "10.1.0.7").stdout == "10.1.0.7\n"
+    assert json.loads(run("pool", "show", "blue", "-o", "json").stdout)["reservations"] == {"default/web-0": "10.1.0.7"}
+    assert run("pool", "rm", "blue").exit_code == 4
+    assert run("ipam", "release", "blue", "default/web-0").exit_code == 0
+    assert run("ipam", "release", "blue", "default/web-0").exit_code == 3
+    run("ipam", "reserve", "blue", "again")
+    assert rows(run("pool", "rm", "--force", "blue")) == [["blue"]]
+
+
+def test_show_tells_who_has_what(run: Run) -> None:
+    run("network", "create", "blue", "--subnet", "10.1.0.0/24")
+    run("endpoint", "create", "--network", "blue", "--container", "web-1", "--netns", "/run/netns/x")
+    pool = json.loads(run("pool", "ls", "-o", "json").stdout)[0]["name"]
+    everything = json.loads(run("ipam", "show", "-o", "json").stdout)
+    assert [one["address"] for one in everything] == ["10.1.0.2"]
+    assert json.loads(run("ipam", "show", pool, "-o", "json").stdout) == everything
+    assert json.loads(run("ipam", "show", "10.1.0.2", "-o", "json").stdout) == everything
+    assert run("ipam", "show", "10.1.0.3").exit_code == 3
+    assert rows(run("ipam", "show"))[1][:3] == ["10.1.0.2", pool, "endpoint"]
+
+
+def test_check_has_its_exit_code(run: Run, controller: FakeController) -> None:
+    assert run("ipam", "check").stdout == "everything agrees\n"
+    certain = Finding(Kind.NAMESPACE_GONE, "web", "has gone", "detach the endpoint")
+    unsure = Finding(Kind.LINK_WRONG, "db", "has another MAC")
+    controller.findings = [certain, unsure]
+    for more in ((), ("--repair", "--dry-run")):
+        found = run("ipam", "check", *more, "-o", "json")
+        assert found.exit_code == 1
+        assert [one["subject"] for one in json.loads(found.stdout)["findings"]] == ["web", "db"]
+    assert run("ipam", "check", "--dry-run").exit_code == 2
+    mended = run("ipam", "check", "--repair")
+    assert mended.exit_code == 1
+    assert "mended" in mended.stdout
+    controller.findings = [certain]
+    assert run("ipam", "check", "--repair").exit_code == 0
+    assert run("ipam", "check").exit_code == 0

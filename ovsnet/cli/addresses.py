@@ -1,0 +1,99 @@
+"""`ovsnet ipam show|check|reserve|release`: who has which address, and does everything agree."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+import click
+
+from ovsnet.errors import NotFound
+
+from .output import Column, print_json, print_table
+from .session import EXIT_FAILURE, Session, options
+
+if TYPE_CHECKING:
+    from ovsnet.client import Lease
+
+_FINDINGS = (Column("WHAT"), Column("WHO"), Column("WHY"), Column("REMEDY", 1))
+
+
+@click.command("show")
+@click.argument("what", metavar="[POOL|ADDRESS]", required=False)
+@options
+@click.pass_obj
+def show(session: Session, what: str | None) -> None:
+    """Show every pool's addresses that are given out, those of one pool, or who has one address."""
+    client = session.client()
+    address = _address(what)
+    pools = [one["name"] for one in client.pools()] if what is None or address else [what]
+    found: list[Lease] = [
+        lease
+        for pool in pools
+        for lease in client.leases(pool)
+        if address is None or ipaddress.ip_address(lease["address"]) == address
+    ]
+    if address is not None and not found:
+        raise NotFound(f"nobody has {address}", hint="see `ovsnet ipam history` for who had it")
+    if session.json:
+        print_json(found)
+        return
+    print_table(
+        (Column("ADDRESS"), Column("POOL"), Column("KIND"), Column("OWNER"), Column("NODE", 1)),
+        ((one["address"], one["pool"], one["owner"]["kind"], one["owner"]["id"], one["node"]) for one in found),
+    )
+
+
+@click.command("check")
+@click.option("--repair", is_flag=True, help="Mend what is certain.")
+@click.option("--dry-run", is_flag=True, help="With --repair: only tell what would be mended.")
+@options
+@click.pass_obj
+@click.pass_context
+def check(ctx: click.Context, session: Session, repair: bool, dry_run: bool) -> None:
+    """Compare leases, endpoints, the switch's ports and the live links; exit code 1 if something disagrees."""
+    if dry_run and not repair:
+        raise click.UsageError("--dry-run goes with --repair")
+    found = session.client().repair(dry_run=dry_run) if repair else session.client().check()
+    if session.json:
+        print_json(found)
+    elif found["ok"] and not found["mended"]:
+        click.echo("everything agrees")
+    else:
+        rows = [(one, "mended") for one in found["mended"]]
+        rows += [(one, one["remedy"] or "look into it") for one in found["findings"]]
+        print_table(_FINDINGS, ((one["kind"], one["subject"], one["message"], remedy) for one, remedy in rows))
+    if not found["ok"]:
+        ctx.exit(EXIT_FAILURE)
+
+
+@click.command("reserve")
+@click.argument("pool")
+@click.argument("name")
+@click.argument("address", required=False, default="")
+@options
+@click.pass_obj
+def reserve(session: Session, pool: str, name: str, address: str) -> None:
+    """Keep ADDRESS of POOL, or the next free one, for NAME: a container's ID, or a pod's `namespace/name`."""
+    kept = session.client().reserve(pool, name, address)
+    if session.json:
+        print_json(kept)
+    else:
+        click.echo(kept["address"])
+
+
+@click.command("release")
+@click.argument("pool")
+@click.argument("name")
+@options
+@click.pass_obj
+def release(session: Session, pool: str, name: str) -> None:
+    """Keep no address for NAME any longer; whoever has it keeps it until it goes."""
+    session.client().release_reservation(pool, name)
+
+
+def _address(what: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(what) if what else None
+    except ValueError:
+        return None
