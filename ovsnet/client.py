@@ -58,6 +58,22 @@ class Lease(TypedDict):
     owner: LeaseOwner
 
 
+class LeaseRecord(TypedDict):
+    """Who had an address, and from when until when."""
+
+    address: str
+    pool: str
+    owner: LeaseOwner
+    network: str
+    container: str
+    ifname: str
+    node: str
+    labels: dict[str, str]
+    since: str
+    until: str | None
+    released_by: str
+
+
 class Reservation(TypedDict):
     """An address that is kept for a name."""
 
@@ -163,6 +179,11 @@ class Client:
     def leases(self, pool: str) -> list[Lease]:
         """Who has which address of a pool."""
         return cast(list[Lease], self._call("GET", f"/v1/pools/{_part(pool)}/leases"))
+
+    def lease_history(self, address: str, *, at: str = "", pool: str = "") -> list[LeaseRecord]:
+        """Who had an address, ever or `at` a moment (ISO 8601; local time if it names no zone), the latest first."""
+        query = urlencode(_given(address=address, at=at, pool=pool))
+        return cast(list[LeaseRecord], self._call("GET", f"/v1/leases/history?{query}"))
 
     def create_pool(
         self,

@@ -6,6 +6,7 @@ import ipaddress
 import uuid
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import TypeVar
 
 from ovsnet import model
@@ -22,6 +23,7 @@ class FakeController:
     def __init__(self) -> None:
         self.fail: Exception | None = None
         self.attached: list[model.AttachRequest] = []
+        self.past: list[model.LeaseRecord] = []
         self.told = model.Health(ok=True, state="ok", switch="ok", node="n1", version="9.9")
         self.findings: list[Finding] = []
         self._pools: dict[str, model.Pool] = {}
@@ -103,6 +105,16 @@ class FakeController:
             for endpoint in self._endpoints.values()
             for address in endpoint.addresses
             if address.ip in pool.subnet
+        ]
+
+    def history(self, address: model.IPAddress, at: datetime | None = None, pool: str = "") -> list[model.LeaseRecord]:
+        self._check()
+        return [
+            one
+            for one in self.past
+            if one.address == address
+            and pool in ("", one.pool)
+            and (at is None or (one.since <= at and (one.until is None or at < one.until)))
         ]
 
     def create_network(self, spec: model.NetworkSpec) -> model.Network:

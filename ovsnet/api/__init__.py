@@ -10,7 +10,7 @@ from __future__ import annotations
 from flask import Response, jsonify
 from flask_openapi.openapi import OpenAPI
 
-from . import checks, endpoints, health, networks, pools, problems
+from . import checks, endpoints, health, leases, networks, pools, problems
 from .resource import Checks, UseCases
 from .schemas import Problem
 
@@ -34,7 +34,7 @@ def create_app(controller: UseCases, checker: Checks, *, version: str) -> OpenAP
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's default provider has it
     problems.register(app)
-    for room in (pools, networks, endpoints, health):
+    for room in (pools, leases, networks, endpoints, health):
         app.register_api(room.create_blueprint(controller))
     app.register_api(checks.create_blueprint(checker))
     document = app.api_doc  # built now: the library builds it at the first call, and not for several threads at once

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -100,6 +101,11 @@ Range = Annotated[
     _text(model.AddressRange.parse),
     _schema("Address, first-last, or prefix", "10.1.0.10-10.1.0.99"),
 ]
+Time = Annotated[
+    datetime,
+    _text(model.parse_time),
+    _schema("Moment in ISO 8601; without a zone it is the host's local time", "2026-05-17T14:30:00Z"),
+]
 Name = Annotated[str, _text(check_network_name), _schema("Letters, digits, '_', '.', '-'; 128 at most", "blue")]
 ReservedName = Annotated[str, _text(check_reservation), _schema("Printable, 253 at most", "default/web-0")]
 Container = Annotated[str, _text(check_container_id), _schema("Container ID as in the CNI specification", "web-1")]
@@ -140,6 +146,14 @@ class EndpointQuery(_Request):
     """Filter of the endpoints' list."""
 
     network: str | None = Field(None, description="Only endpoints of this network, by name or UUID")
+
+
+class LeaseHistoryQuery(_Request):
+    """Which address, and when."""
+
+    address: Address
+    at: Time | None = Field(None, description="Only who had it at that moment")
+    pool: str = Field("", description="Only in this pool, by name or UUID; it may be gone")
 
 
 class PoolCreate(_Request):
@@ -360,6 +374,41 @@ class Lease(BaseModel):
         return cls(address=str(lease.address), pool=lease.pool, node=lease.node, owner=owner)
 
 
+class LeaseRecord(BaseModel):
+    """Who had an address, and from when until when."""
+
+    address: str
+    pool: str = Field(description="The pool's name")
+    owner: LeaseOwner
+    network: str = Field(description="The network's name; empty if the owner was on none")
+    container: str = Field(
+        description="Container ID; for Docker the id of Docker's endpoint; empty if it was no endpoint"
+    )
+    ifname: str
+    node: str
+    labels: dict[str, str] = Field(description="The endpoint's, such as the pod's name")
+    since: str = Field(description="ISO 8601, UTC; for a lease found at a start of ovsnetd, that start")
+    until: str | None = Field(description="ISO 8601, UTC; null: it lasts")
+    released_by: str = Field(description="cni, docker, api, another reason in words, or empty while it lasts")
+
+    @classmethod
+    def of(cls, record: model.LeaseRecord) -> Self:
+        """From the vocabulary."""
+        return cls(
+            address=str(record.address),
+            pool=record.pool,
+            owner=LeaseOwner(kind=record.owner.kind.value, id=record.owner.id),
+            network=record.network,
+            container=record.container,
+            ifname=record.ifname,
+            node=record.node,
+            labels=dict(record.labels),
+            since=record.since.isoformat(),
+            until=None if record.until is None else record.until.isoformat(),
+            released_by=record.released_by,
+        )
+
+
 class Network(BaseModel):
     """A network: an OVS bridge with a VLAN tag, and the pools it takes addresses from."""
 
@@ -489,6 +538,10 @@ class Pools(RootModel[list[Pool]]):
 
 class Leases(RootModel[list[Lease]]):
     """All leases of a pool."""
+
+
+class LeaseHistory(RootModel[list[LeaseRecord]]):
+    """Who had an address, the latest first; a thousand at most."""
 
 
 class Networks(RootModel[list[Network]]):

@@ -349,7 +349,19 @@ def test_openapi_document_and_docs_have_every_route(controller: FakeController) 
     assert all(set(operation["responses"]["default"]["content"]) == {problems.MIMETYPE} for operation in operations)
 
 
-SHAPES = ["Pool", "Reservation", "Finding", "Check", "Lease", "LeaseOwner", "Network", "Endpoint", "Owner", "Health"]
+SHAPES = [
+    "Pool",
+    "Reservation",
+    "Finding",
+    "Check",
+    "Lease",
+    "LeaseOwner",
+    "Network",
+    "Endpoint",
+    "Owner",
+    "Health",
+    "LeaseRecord",
+]
 
 
 @pytest.mark.parametrize("name", SHAPES)
