@@ -30,10 +30,13 @@ from ovsdbapp.backend.ovs_idl import command as ovs_command
 from ovsdbapp.backend.ovs_idl import idlutils
 
 from .errors import DeadlineExceeded, OvsnetError, Unavailable
+from .jsonrpc import speed_up
 
 LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+speed_up()  # of every connection, before the first one is made
 
 MAX_BATCH = 64
 _RETRY_DELAY = 0.02  # seconds between attempts after a refusal that a row still on its way to us may explain
