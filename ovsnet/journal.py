@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,9 @@ _PRUNE_EVERY = 3600.0
 _PRUNE_ROWS = 5000  # a transaction: readers and writers take turns
 _STOP = 10.0
 
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_TICK = timedelta(microseconds=1)  # the unit of times in the file; datetime's own, so that no comparison rounds
+
 _VERSION = 1
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -64,8 +67,8 @@ CREATE TABLE IF NOT EXISTS possession (
     ifname TEXT NOT NULL,
     node TEXT NOT NULL,
     labels TEXT NOT NULL,
-    since REAL NOT NULL,
-    until REAL,
+    since INTEGER NOT NULL,
+    until INTEGER,
     released_by TEXT NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX IF NOT EXISTS standing ON possession (pool_uuid, address) WHERE until IS NULL;
@@ -110,7 +113,7 @@ class Journal:
     def __init__(self, path: Path, keep_days: float, *, capacity: int = _QUEUE) -> None:
         self.path = path
         self.lost = 0
-        self._keep = keep_days * 86400.0
+        self._keep = timedelta(days=keep_days) // _TICK
         self._capacity = capacity
         self._queue: queue.SimpleQueue[_Act | threading.Event | None] = queue.SimpleQueue()
         self._hurry = threading.Event()
@@ -141,11 +144,11 @@ class Journal:
 
     def leases_stand(self, states: Iterable[LeaseState]) -> None:
         """All leases there are; iterated later, in another thread."""
-        self._record(partial(_compare, states, time.time()))
+        self._record(partial(_compare, states, _now()))
 
     def leases_changed(self, states: Sequence[LeaseState]) -> None:
         """Addresses that have another owner than before."""
-        self._record(partial(_follow, states, time.time()))
+        self._record(partial(_follow, states, _now()))
 
     def lease_released(self, pool: Pool, address: int, by: str) -> None:
         """Who ended the latest lease of an address; for those that did not end it by the way it was made."""
@@ -167,7 +170,7 @@ class Journal:
         disk is more than a few seconds behind. Unavailable if the file cannot be read.
         """
         self._flush()
-        moment = None if at is None else at.timestamp()
+        moment = None if at is None else (at - _EPOCH) // _TICK
         until = time.monotonic() + _READ
         try:
             uri = f"file:{quote(str(self.path.absolute()))}?mode=ro"
@@ -282,7 +285,7 @@ class Journal:
 
     def _delete_old(self, db: sqlite3.Connection) -> None:
         self._prune_at = time.monotonic() + _PRUNE_EVERY
-        before = time.time() - self._keep
+        before = _now() - self._keep
         while db.execute(_PRUNE, (before, _PRUNE_ROWS)).rowcount == _PRUNE_ROWS:
             continue
 
@@ -317,12 +320,12 @@ def _write(db: sqlite3.Connection, acts: Sequence[_Act]) -> None:
         db.execute("COMMIT")
 
 
-def _follow(states: Iterable[LeaseState], now: float, db: sqlite3.Connection) -> None:
+def _follow(states: Iterable[LeaseState], now: int, db: sqlite3.Connection) -> None:
     for state in states:
         _settle(db, state, now)
 
 
-def _compare(states: Iterable[LeaseState], now: float, db: sqlite3.Connection) -> None:
+def _compare(states: Iterable[LeaseState], now: int, db: sqlite3.Connection) -> None:
     """Bring the possessions that stand in line with the leases that stand."""
     seen: dict[str, set[str]] = {}
     for state in states:
@@ -337,7 +340,7 @@ def _attribute(pool: Pool, address: int, by: str, db: sqlite3.Connection) -> Non
     db.execute(_ATTRIBUTE, (by, _text(pool, address), pool.uuid))
 
 
-def _settle(db: sqlite3.Connection, state: LeaseState, now: float, *, by: str = "") -> str:
+def _settle(db: sqlite3.Connection, state: LeaseState, now: int, *, by: str = "") -> str:
     """Let the possessions of an address be what `state` says; gives the address as text.
 
     `by` is who released what has ended; "" means: it went by the way it came, or was taken over by who is there now.
@@ -364,7 +367,7 @@ def _settle(db: sqlite3.Connection, state: LeaseState, now: float, *, by: str = 
     return address
 
 
-def _end(db: sqlite3.Connection, ident: int, now: float, by: str) -> None:
+def _end(db: sqlite3.Connection, ident: int, now: int, by: str) -> None:
     """No possession ends before it begins, even if the clock was set back."""
     db.execute("UPDATE possession SET until = max(since, ?), released_by = ? WHERE id = ?", (now, by, ident))
 
@@ -393,6 +396,10 @@ def _origin(state: LeaseState, kind: str) -> str:
     return Origin.DOCKER.value if kind == OwnerKind.DOCKER else Origin.API.value
 
 
+def _now() -> int:
+    return (datetime.now(UTC) - _EPOCH) // _TICK
+
+
 def _text(pool: Pool, address: int) -> str:
     return str(ipaddress.IPv6Address(address) if pool.subnet.version == 6 else ipaddress.IPv4Address(address))
 
@@ -409,7 +416,7 @@ def _as_record(row: tuple[Any, ...]) -> LeaseRecord:
         ifname=ifname,
         node=node,
         labels=json.loads(labels),
-        since=datetime.fromtimestamp(since, UTC),
-        until=None if until is None else datetime.fromtimestamp(until, UTC),
+        since=_EPOCH + since * _TICK,
+        until=None if until is None else _EPOCH + until * _TICK,
         released_by=released_by,
     )
