@@ -16,6 +16,7 @@ from datetime import datetime
 from . import __version__
 from .config import Settings
 from .errors import (
+    AddressInUse,
     AlreadyExists,
     Exhausted,
     InUse,
@@ -60,6 +61,7 @@ from .switch import Switch
 
 LOG = logging.getLogger(__name__)
 
+_AVOID = 600.0  # seconds for which an address that somebody unknown has is given to nobody
 _HIDDEN_FOR = 10.0  # seconds between Docker's RequestPool and CreateNetwork, at the very most
 
 MADE_WITH = "ovsnet.made-with"  # label of a pool that was made with a network and goes with it: the network's name
@@ -340,12 +342,43 @@ class Controller:
                 link=request.ifname,
                 labels=request.labels,
             )
-            endpoint = self.store.attach(draft, request.addresses, names=request.reserved_for)
+            endpoint = self._attach_unanswered(draft, network, request)
             undo.callback(self.store.detach, endpoint.uuid, by="rollback")
             self._plug(endpoint, network, request, netns)
             undo.pop_all()
         self.ports.claim(port, endpoint.uuid)
         return endpoint
+
+    def _attach_unanswered(self, draft: Endpoint, network: Network, request: AttachRequest) -> Endpoint:
+        """Write the endpoint with addresses that nobody on the network answers for, if that is to be probed."""
+        passed_over: set[IPAddress] = set()
+        while True:
+            endpoint = self.store.attach(draft, request.addresses, names=request.reserved_for)
+            try:
+                taken = next((one.ip for one in endpoint.addresses if self.answered(network, one.ip)), None)
+            except OvsnetError:
+                self.store.detach(endpoint.uuid)
+                raise
+            if taken is None:
+                return endpoint
+            self.store.detach(endpoint.uuid)
+            self.store.avoid(network, taken, _AVOID)
+            if taken in request.addresses or taken in passed_over:
+                raise AddressInUse(
+                    f"somebody unknown on network {network.name} answers for {taken}",
+                    hint="find it, or ask for another address",
+                )
+            passed_over.add(taken)
+
+    def answered(self, network: Network, address: IPAddress) -> bool:
+        """Whether somebody unknown has `address` on the network already; False when that is not to be probed."""
+        seconds = self.settings.conflict_probe
+        if not seconds or not any(one.version == address.version for one in network.gateways):
+            return False
+        mac = self.links.probe(self.names.gateway(network.uuid), address, seconds)
+        if mac is not None:
+            LOG.warning("address %s of network %s is passed over: %s answers for it", address, network.name, mac)
+        return mac is not None
 
     def _attach_again(self, request: AttachRequest, network: Network, netns: Netns, endpoint: Endpoint) -> Endpoint:
         """The same ADD once more: after a lost answer, a crash in the middle, or a restart in a new namespace."""

@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from ..errors import LinkExists, LinkFailed
-from ..model import MIN_MTU, IPInterface, IPNetwork, Route
+from ..model import MIN_MTU, IPAddress, IPInterface, IPNetwork, Route
 from ..names import DeviceNames, check_ifname
 from . import messages as m
+from . import probe
 from . import routes as gateway_routes
 from .netns import Host, Netns
 from .wire import Refused, Request, Socket
@@ -238,6 +239,12 @@ class Links:
     def show_routes(self, device: str, addresses: tuple[IPInterface, ...]) -> None:
         """Undo `hide_routes`; again is harmless."""
         gateway_routes.show(device, addresses)
+
+    def probe(self, device: str, address: IPAddress, seconds: float) -> str | None:
+        """The MAC of whoever answers for `address` on the link of the host's `device` within `seconds`, or None."""
+        with _reported(device):
+            info = self.link(device)
+            return None if info is None else probe.answered(device, info.mac, address, seconds)
 
     def wait_device(self, name: str, deadline_s: float) -> None:
         """Return as soon as the host has the device. LinkFailed after `deadline_s` seconds."""

@@ -8,8 +8,10 @@ from concurrent.futures import Future
 from importlib import resources
 from typing import Any, NoReturn
 
+from ovs.stream import Stream
+
 from ..errors import EndpointNotFound, NetworkNotFound, PoolNotFound, StateUnavailable
-from ..model import Endpoint, IPAddress, Lease, LeaseOwner, Network, OwnerKind, Pool, PoolUse
+from ..model import Endpoint, IPAddress, Lease, LeaseOwner, Network, OwnerKind, Pool, PoolUse, TlsFiles
 from ..names import mac_for
 from ..ovsdb import Command, Engine, schema_helper
 from . import commands, pool_commands, rows
@@ -28,11 +30,18 @@ class Store:
     """A connection to the OVSNet database, used by all threads.
 
     `remotes` are OVSDB remotes (ovsdb(7)); several mean a RAFT cluster, of which any member will do. `cooldown` is the number
-    of seconds for which a released address is given to nobody else if another one is free. Every method raises
-    StateUnavailable when the database cannot be reached, and DeadlineExceeded when the outcome of a change is unknown.
+    of seconds for which a released address is given to nobody else if another one is free. `tls` is for ssl: remotes;
+    python-ovs has one for the whole process. Every method raises StateUnavailable when the database cannot be reached, and
+    DeadlineExceeded when the outcome of a change is unknown.
     """
 
-    def __init__(self, remotes: Sequence[str], *, node: str, timeout: float, cooldown: float) -> None:
+    def __init__(
+        self, remotes: Sequence[str], *, node: str, timeout: float, cooldown: float, tls: TlsFiles | None = None
+    ) -> None:
+        if tls is not None:
+            Stream.ssl_set_private_key_file(str(tls.private_key))
+            Stream.ssl_set_certificate_file(str(tls.certificate))
+            Stream.ssl_set_ca_cert_file(str(tls.ca))
         self.view = View(cooldown)
         self.node = node
         helper = schema_helper(json.loads(schema_text()))
@@ -141,6 +150,16 @@ class Store:
     def delete_pool(self, uuid: str, *, force: bool = False) -> None:
         """Remove a pool without leases (with `force`: without endpoints' leases); missing is success. InUse."""
         self._one(commands.DeletePool(self, uuid, force=force), alone=True)
+
+    def avoid(self, network: Network, address: IPAddress, seconds: float) -> None:
+        """Give an address that somebody unknown has to nobody for `seconds`, while another one is free."""
+
+        def note() -> None:
+            for uuid in network.pools:
+                if address in self.view.pools[uuid].subnet:
+                    self.view.avoid(uuid, int(address), seconds)
+
+        self._engine.read(note)
 
     def change_pool(self, uuid: str, **changes: Any) -> tuple[Pool, list[Network]]:
         """Change `subnet` (grow), `ranges`, `exclusions`, `static_ranges`, `draining`; the networks whose gateways change.

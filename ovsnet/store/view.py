@@ -50,6 +50,7 @@ class View:
         self._block_of: dict[Any, tuple[str, int]] = {}
         self._cooldown = cooldown
         self._cooling: dict[str, dict[int, float]] = {}  # pool -> address -> until, monotonic seconds
+        self._avoided: dict[str, dict[int, float]] = {}  # the same, of addresses that somebody unknown answers for
         self._observer: Observer | None = None
         self._before: dict[tuple[str, int], tuple[Pool, str | None]] = {}  # pool and address -> owner until this update
 
@@ -82,7 +83,8 @@ class View:
         now = time.monotonic()
         while waiting and waiting[oldest := next(iter(waiting))] <= now:
             del waiting[oldest]
-        return waiting
+        avoided = self._avoided.get(pool)
+        return {**waiting, **{one: until for one, until in avoided.items() if until > now}} if avoided else waiting
 
     def cool(self, pool: str, address: int) -> None:
         """Note that an address has just been released."""
@@ -90,6 +92,10 @@ class View:
             waiting = self._cooling.setdefault(pool, {})
             waiting.pop(address, None)  # the dictionary stays in the order of time
             waiting[address] = time.monotonic() + self._cooldown
+
+    def avoid(self, pool: str, address: int, seconds: float) -> None:
+        """Note that somebody unknown has an address: for `seconds` it is given only if there is no other."""
+        self._avoided.setdefault(pool, {})[address] = time.monotonic() + seconds
 
     # -- telling of leases --------------------------------------------------------------------------------------------
 
@@ -193,6 +199,7 @@ class View:
                 for start in gone.blocks:
                     self._changes(gone, start, {})
             self._cooling.pop(uuid, None)
+            self._avoided.pop(uuid, None)
         elif table == "Block":
             key = self._block_of.pop(row_uuid, None)
             if key is not None:

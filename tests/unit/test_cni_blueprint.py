@@ -77,7 +77,7 @@ def test_add_attaches_and_answers_in_the_version_asked_for(edge: Edge) -> None:
     assert response.get_json()["cniVersion"] == "0.4.0"
     assert response.get_json()["ips"][0]["version"] == "4"
     assert response.get_json()["dns"] == {"search": ["x"]}
-    assert edge.controller.asked == [AttachRequest("blue", "c1", "eth0", "/run/netns/x")]
+    assert edge.controller.asked == [AttachRequest("blue", "c1", "eth0", "/run/netns/x", reserved_for=("c1",))]
 
 
 def test_add_after_another_main_plugin_passes_its_result_through(edge: Edge) -> None:

@@ -68,7 +68,9 @@ def test_a_body_of_another_form_is_refused(body: bytes) -> None:
 
 
 def test_the_least_configuration_joins_the_network_of_its_name() -> None:
-    assert request() == AttachRequest(network="blue", container="c1", ifname="eth0", netns="/run/netns/x")
+    assert request() == AttachRequest(
+        network="blue", container="c1", ifname="eth0", netns="/run/netns/x", reserved_for=("c1",)
+    )
 
 
 def test_everything_at_once() -> None:
@@ -113,6 +115,7 @@ def test_everything_at_once() -> None:
         mtu=1400,
         routes=(Route(ipaddress.ip_network("10.0.0.0/8"), ip("10.1.0.254")),),
         default_route=False,
+        reserved_for=("default/p", "c1"),
         labels={"k8s-pod-name": "p"},
     )
 

@@ -37,7 +37,9 @@ def test_goes_on_with_the_next_supernet() -> None:
     assert [str(one) for one in carve(supernets, 4, [])] == ["10.0.0.0/24", "10.0.1.0/24", "172.16.0.0/24"]
 
 
-@pytest.mark.parametrize(("base", "size"), [("10.0.0.0/24", 23), ("10.0.0.0/24", 31), ("fd00::/64", 127), ("fd00::/16", 20)])
+@pytest.mark.parametrize(
+    ("base", "size"), [("10.0.0.0/24", 23), ("10.0.0.0/24", 31), ("fd00::/64", 127), ("fd00::/16", 20)]
+)
 def test_refuses_what_cannot_be_carved(base: str, size: int) -> None:
     with pytest.raises(InvalidRequest, match="cannot be carved"):
         Supernet(ip_network(base), size)
