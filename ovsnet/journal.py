@@ -118,6 +118,7 @@ class Journal:
         self._queue: queue.SimpleQueue[_Act | threading.Event | None] = queue.SimpleQueue()
         self._hurry = threading.Event()
         self._missed = False  # events were lost since the last comparison
+        self._failing = False  # and the log says so
         self._prune_at = 0.0  # monotonic seconds
         self._watch: Callable[[Journal], None] | None = None
         self._thread: threading.Thread | None = None
@@ -155,6 +156,8 @@ class Journal:
         self._record(partial(_attribute, pool, address, by))
 
     def _record(self, act: _Act) -> None:
+        if self._thread is None:
+            return
         if self._queue.qsize() < self._capacity:
             self._queue.put(act)
         else:
@@ -191,6 +194,8 @@ class Journal:
 
     def _flush(self) -> None:
         """Until all that was recorded before is written, or has taken too long."""
+        if self._thread is None:
+            return
         written = threading.Event()
         self._queue.put(written)
         self._hurry.set()
@@ -213,6 +218,9 @@ class Journal:
                     _write(db, acts)
                     if time.monotonic() >= self._prune_at:
                         self._delete_old(db)
+                    if self._failing:
+                        self._failing = False
+                        LOG.info("the event journal %s is written again", self.path)
                     if self._missed and going and self._watch is not None:
                         self._missed = False
                         self._watch(self)
@@ -266,11 +274,12 @@ class Journal:
 
     def _mend(self, exc: Exception) -> bool:
         """Tell of a failure; whether the file was to blame, and has been moved out of the way."""
-        if not isinstance(exc, (sqlite3.Error, OSError, _NewerVersionError)):
-            LOG.error("the event journal failed; lease history is being lost", exc_info=exc)
-            return False
-        if not _is_broken(exc):
-            LOG.error("the event journal %s cannot be written; lease history is being lost: %s", self.path, exc)
+        expected = isinstance(exc, (sqlite3.Error, OSError, _NewerVersionError))
+        if not expected or not _is_broken(exc):
+            if not self._failing:
+                self._failing = True
+                trace = None if expected else exc
+                LOG.error("the event journal %s fails, and lease history is lost: %s", self.path, exc, exc_info=trace)
             return False
         aside = self.path.with_name(f"{self.path.name}.broken")
         try:

@@ -51,6 +51,7 @@ class View:
         self._cooldown = cooldown
         self._cooling: dict[str, dict[int, float]] = {}  # pool -> address -> until, monotonic seconds
         self._avoided: dict[str, dict[int, float]] = {}  # the same, of addresses that somebody unknown answers for
+        self._complete = False  # built from all rows at least once
         self._observer: Observer | None = None
         self._before: dict[tuple[str, int], tuple[Pool, str | None]] = {}  # pool and address -> owner until this update
 
@@ -100,10 +101,11 @@ class View:
     # -- telling of leases --------------------------------------------------------------------------------------------
 
     def watch(self, observer: Observer) -> None:
-        """Tell `observer` what stands, and of every change from now on."""
+        """Tell `observer` what stands, as soon as that is known, and of every change from now on."""
         self._observer = observer
         self._before.clear()
-        observer.leases_stand(self._standing())
+        if self._complete:
+            observer.leases_stand(self._standing())
 
     def report(self) -> None:
         """Tell of the leases that changed; once all rows of an update are carried over, for an endpoint comes after its lease."""
@@ -162,6 +164,7 @@ class View:
         for name in TABLES:
             for row in list(tables[name].rows.values()):
                 self.put(name, row)
+        self._complete = True
         if observer is not None:
             self.watch(observer)
 

@@ -227,6 +227,28 @@ def test_what_changed_while_it_was_stopped(store: Store, begin: Begin) -> None:
     assert found.since >= again
 
 
+def test_nothing_is_taken_for_gone_before_the_database_is_read(
+    store: Store, begin: Begin, path: Path, state_db: OvsdbServer
+) -> None:
+    first = begin()
+    made = attach(store, network(store))
+    before = first.history(made.addresses[0].ip)
+    first.stop()
+    late = Store([state_db.remote], node="a", timeout=10, cooldown=0)
+    second = Journal(path, 30)
+    second.start(late.watch)
+    try:
+        assert second.history(made.addresses[0].ip) == before
+        late.start()
+        late.wait_ready(10)
+        assert second.history(made.addresses[0].ip) == before
+        late.detach(made.uuid)
+        assert told(second, made.addresses[0].ip) == [("c1", False, "cni")]
+    finally:
+        late.stop()
+        second.stop()
+
+
 def test_stop_writes_what_waits(store: Store, begin: Begin, path: Path) -> None:
     first = begin()
     made = attach(store, network(store))
