@@ -1,10 +1,10 @@
 """`devstack/bench.sh ipam`: giving and taking back an address, with up to 100,000 leases in the pool, beside host-local.
 
 Needs root and the reference plugin `host-local`. For each number of leases there is a state server of its own. Measured are
-the store, from the call to the durable commit, with one caller and with 32 at once; then an ovsnetd that is started on the same
-database: when it is ready, how large it is, and how fast it answers as Docker's IPAM driver; then host-local, executed each time
-as a runtime does. The store's figures leave the start of an executable out; Docker's way has none. Everything is in a private
-directory, ovsnetd and the database of its switch in a network namespace.
+the store, from the call to the durable commit, with each number of leases in turns and then with 32 callers at once; an ovsnetd
+that is started on the same database: when it is ready, how large it is, and how fast it answers as Docker's IPAM driver; and
+host-local, executed each time as a runtime does. The store's figures leave the start of an executable out; Docker's way has none.
+Everything is in a private directory, ovsnetd and the database of its switch in a network namespace.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from tests.harness import CommandFailed, Netns, Ovs, Stack
 from .common import DEADLINE, REFERENCE_DIR, BenchError, execute, interruptible, percentile
 
 SUBNET = ipaddress.IPv4Network("10.0.0.0/15")
+POOL = "bench"
 SIZES = (0, 1_000, 10_000, 100_000)  # leases beforehand
 WARM_UP = 20  # rounds that do not count
 THREADS = 32
@@ -56,12 +57,16 @@ class Figures:
 
     leases: int
     store: list[float] = field(default_factory=list)  # ms of each round
-    one: float = 0.0  # rounds per second with one caller
-    many: float = 0.0  # the same with THREADS callers
+    many: float = 0.0  # rounds per second with THREADS callers
     ready: float = 0.0  # seconds from the start of ovsnetd to its first healthy answer
     rss: float = 0.0  # MB (10^6 bytes) of memory that ovsnetd has resident then
     driver: list[float] = field(default_factory=list)  # ms of each round over Docker's socket
     reference: list[float] = field(default_factory=list)  # ms of each ADD and DEL of host-local
+
+    @property
+    def one(self) -> float:
+        """Rounds of the store per second with one caller."""
+        return len(self.store) / sum(self.store) * 1e3
 
 
 @dataclass(frozen=True)
@@ -112,55 +117,57 @@ class Bench:
         stack.callback(self.ovs.close)
         self.ovs.server.start()
 
-    def measure(self, leases: int) -> Figures:
-        """All figures with that many leases."""
-        figures = Figures(leases)
-        daemon = Stack(
+    def stack_for(self, figures: Figures) -> Stack:
+        """An ovsnetd for that many leases, not started."""
+        directory = self.directory / str(figures.leases)
+        return Stack(
             self.host,
             self.ovs,
             self.token,
-            self.directory / str(leases),
-            docker_socket=str(self.directory / str(leases) / "docker.sock"),
+            directory,
+            docker_socket=str(directory / "docker.sock"),
             address_cooldown=COOLDOWN,
             log_level="warning",
         )
-        pool = self._store(daemon, figures)
-        self._daemon(daemon, pool, figures)
-        self._host_local(figures)
-        return figures
 
-    def _store(self, daemon: Stack, figures: Figures) -> Pool:
-        """The store alone, on the database that ovsnetd will use."""
+    def stores(self, found: Sequence[Figures]) -> None:
+        """The store alone, with each number of leases in turns: what else the machine does burdens all alike."""
+        with ExitStack() as stack:
+            rounds = [self._open_store(figures, stack) for figures in found]
+            for number in range(-WARM_UP, self.arguments.count):
+                for figures, round_ in zip(found, rounds, strict=True):
+                    elapsed = milliseconds(round_)
+                    if number >= 0:
+                        figures.store.append(elapsed)
+            many = self.arguments.count * 4
+            for figures, round_ in zip(found, rounds, strict=True):
+                with ThreadPoolExecutor(THREADS) as threads:
+                    start = time.perf_counter()
+                    for each in [threads.submit(round_) for _ in range(many)]:
+                        each.result()
+                    figures.many = many / (time.perf_counter() - start)
+
+    def _open_store(self, figures: Figures, stack: ExitStack) -> Callable[[], None]:
+        """A pool with its leases, on the database that ovsnetd will use; what is returned makes one round."""
+        daemon = self.stack_for(figures)
         run_dir = daemon.socket.parent
         run_dir.mkdir(parents=True)
-        with ExitStack() as stack:
-            server = StateServer(daemon.state_dir / "ovsnet.db", run_dir)
-            server.start()
-            stack.callback(server.stop)
-            store = Store((server.remote,), node=self.token, timeout=DEADLINE, cooldown=COOLDOWN)
-            store.start()
-            stack.callback(store.stop)
-            store.wait_ready(DEADLINE)
-            pool = store.create_pool(Pool("", "bench", "ovsnet", SUBNET, None, (), (), (), Origin.API, {}))
-            fill(server.socket, pool, self.token, figures.leases)
-            self._wait_for_leases(store, pool, figures.leases)
+        server = StateServer(daemon.state_dir / "ovsnet.db", run_dir)
+        server.start()
+        stack.callback(server.stop)
+        store = Store((server.remote,), node=self.token, timeout=DEADLINE, cooldown=COOLDOWN)
+        store.start()
+        stack.callback(store.stop)
+        store.wait_ready(DEADLINE)
+        pool = store.create_pool(Pool("", POOL, "ovsnet", SUBNET, None, (), (), (), Origin.API, {}))
+        fill(server.socket, pool, self.token, figures.leases)
+        self._wait_for_leases(store, pool, figures.leases)
 
-            def round_() -> None:
-                owner = LeaseOwner(OwnerKind.DOCKER, f"bench/{holder()}")
-                store.release(pool, store.allocate(pool, owner), [OwnerKind.DOCKER])
+        def round_() -> None:
+            owner = LeaseOwner(OwnerKind.DOCKER, f"bench/{holder()}")
+            store.release(pool, store.allocate(pool, owner), [OwnerKind.DOCKER])
 
-            for _ in range(WARM_UP):
-                round_()
-            start = time.perf_counter()
-            figures.store = [milliseconds(round_) for _ in range(self.arguments.count)]
-            figures.one = self.arguments.count / (time.perf_counter() - start)
-            rounds = self.arguments.count * 4
-            with ThreadPoolExecutor(THREADS) as threads:
-                start = time.perf_counter()
-                for each in [threads.submit(round_) for _ in range(rounds)]:
-                    each.result()
-                figures.many = rounds / (time.perf_counter() - start)
-            return pool
+        return round_
 
     @staticmethod
     def _wait_for_leases(store: Store, pool: Pool, leases: int) -> None:
@@ -170,8 +177,9 @@ class Bench:
                 raise BenchError(f"the replica does not have {leases} leases after {DEADLINE:.0f} s")
             time.sleep(0.01)
 
-    def _daemon(self, daemon: Stack, pool: Pool, figures: Figures) -> None:
+    def daemon(self, figures: Figures) -> None:
         """ovsnetd from its start, with its state server's, to the first answer; then as Docker's IPAM driver."""
+        daemon = self.stack_for(figures)
         client = Client(str(daemon.socket), deadline=5.0)
         with ExitStack() as stack:
             stack.callback(daemon.close)
@@ -183,17 +191,18 @@ class Bench:
                 time.sleep(0.005)
             figures.ready = time.perf_counter() - start
             figures.rss = resident(daemon.pid)
+            pool = client.pool(POOL)["id"]
             docker = stack.enter_context(DockerClient(daemon.settings["docker_socket"]))
 
             def round_() -> None:
-                given = docker.post("IpamDriver.RequestAddress", PoolID=pool.uuid, Address="", Options={})
-                docker.post("IpamDriver.ReleaseAddress", PoolID=pool.uuid, Address=given["Address"].partition("/")[0])
+                given = docker.post("IpamDriver.RequestAddress", PoolID=pool, Address="", Options={})
+                docker.post("IpamDriver.ReleaseAddress", PoolID=pool, Address=given["Address"].partition("/")[0])
 
             for _ in range(WARM_UP):
                 round_()
             figures.driver = [milliseconds(round_) for _ in range(self.arguments.count)]
 
-    def _host_local(self, figures: Figures) -> None:
+    def host_local(self, figures: Figures) -> None:
         """The reference plugin: a file per lease, named by the address, with the container and the interface in it."""
         name = str(figures.leases)
         data = self.directory / "host-local"
@@ -399,16 +408,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with interruptible() as deaf, ExitStack() as stack:
             bench = Bench(arguments, stack)
-            found = []
-            with ExitStack() as rest, messages.status("") as status:
+            found = [Figures(leases) for leases in SIZES]
+            with ExitStack() as rest, messages.status("the stores, in turns") as status:
                 rest.callback(deaf)
-                for leases in SIZES:
-                    status.update(f"{leases:,} leases")
-                    found.append(bench.measure(leases))
-            figures = summary(found, arguments)
+                bench.stores(found)
+                for figures in found:
+                    status.update(f"ovsnetd and host-local with {figures.leases:,} leases")
+                    bench.daemon(figures)
+                    bench.host_local(figures)
+            result = summary(found, arguments)
             console = Console()
             console.print(table(found, arguments))
-            for gate, met in gates(figures):
+            for gate, met in gates(result):
                 console.print(f"  {'✓' if met else '✗'} {gate}", style="green" if met else "red", highlight=False)
             messages.print("removing what was made", style="dim")
     except (BenchError, CommandFailed, OvsnetError) as error:
@@ -418,7 +429,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         messages.print("bench ipam: interrupted; everything is removed", style="red")
         return 130
     if arguments.json:
-        print(json.dumps(figures))
+        print(json.dumps(result))
     return 0
 
 
