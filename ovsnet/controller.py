@@ -61,7 +61,7 @@ from .switch import Switch
 
 LOG = logging.getLogger(__name__)
 
-_AVOID = 600.0  # seconds for which an address that somebody unknown has is given to nobody
+AVOID = 600.0  # seconds for which an address that somebody unknown has is given to nobody
 _HIDDEN_FOR = 10.0  # seconds between Docker's RequestPool and CreateNetwork, at the very most
 
 MADE_WITH = "ovsnet.made-with"  # label of a pool that was made with a network and goes with it: the network's name
@@ -357,12 +357,12 @@ class Controller:
             try:
                 taken = next((one.ip for one in endpoint.addresses if self.answered(network, one.ip)), None)
             except OvsnetError:
-                self.store.detach(endpoint.uuid)
+                self.store.detach(endpoint.uuid, by="rollback")
                 raise
             if taken is None:
                 return endpoint
-            self.store.detach(endpoint.uuid)
-            self.store.avoid(network, taken, _AVOID)
+            self.store.detach(endpoint.uuid, by="probe")
+            self.store.avoid(network, taken, AVOID)
             if taken in request.addresses or taken in passed_over:
                 raise AddressInUse(
                     f"somebody unknown on network {network.name} answers for {taken}",

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-from .controller import Controller, draft_pool
+from .controller import AVOID, Controller, draft_pool
 from .errors import AddressInUse, EndpointNotFound, InvalidRequest, NetworkNotFound, PoolOverlap
 from .model import (
     DEFAULT_SPACE,
@@ -164,10 +164,29 @@ class DockerDriver:
             return pool.interface(self._store.allocate_gateway(pool, wanted))
         if wanted is not None and self._is_replay(pool, wanted, requester):
             return pool.interface(wanted)
-        token = str(wanted) if wanted else secrets.token_hex(8)
-        owner = LeaseOwner(OwnerKind.DOCKER, f"{requester}/{token}")
         names = [options[_ENDPOINT_NAME]] if _ENDPOINT_NAME in options else []
-        return pool.interface(self._store.allocate(pool, owner, wanted, names=names))
+        return pool.interface(self._allocate_unanswered(pool, wanted, names, requester))
+
+    def _allocate_unanswered(
+        self, pool: Pool, wanted: IPAddress | None, names: Sequence[str], requester: str
+    ) -> IPAddress:
+        """Lease an address that nobody on the pool's network answers for, if that is to be probed."""
+        networks = self._store.networks_of(pool)
+        passed_over: set[IPAddress] = set()
+        while True:
+            token = str(wanted) if wanted else secrets.token_hex(8)
+            owner = LeaseOwner(OwnerKind.DOCKER, f"{requester}/{token}")
+            address = self._store.allocate(pool, owner, wanted, names=names)
+            if not networks or not self._controller.answered(networks[0], address):
+                return address
+            self._store.release(pool, address, {OwnerKind.DOCKER}, owner=owner)
+            self._store.avoid(networks[0], address, AVOID)
+            if address == wanted or address in passed_over:
+                raise AddressInUse(
+                    f"somebody unknown on network {networks[0].name} answers for {address}",
+                    hint="find it, or ask for another address",
+                )
+            passed_over.add(address)
 
     def _is_replay(self, pool: Pool, address: IPAddress, requester: str) -> bool:
         """Whether Docker holds that address already and a new dockerd repeats it. Notes the new incarnation."""

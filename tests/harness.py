@@ -8,16 +8,18 @@ test run's token. Nothing here is simulated, and everything has a deadline.
 from __future__ import annotations
 
 import errno
+import http.client
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -320,7 +322,6 @@ class Stack(Daemon):
         self.prefix = token
         self.bridge = f"{token}br"
         self.driver = f"ovsnet-{token}"
-        self.docker_socket = Path(f"/run/docker/plugins/{self.driver}.sock")
         self.socket = directory / "run" / "ovsnet.sock"
         self.state_dir = directory / "state"
         self.bin_dir = directory / "bin"
@@ -329,12 +330,13 @@ class Stack(Daemon):
             "node": token,
             "run_dir": str(self.socket.parent),
             "state_dir": str(self.state_dir),
-            "docker_socket": str(self.docker_socket),
+            "docker_socket": f"/run/docker/plugins/{self.driver}.sock",
             "switch_remote": ovs.remote,
             "bridge": self.bridge,
             "device_prefix": self.prefix,
             "log_level": "debug",
         } | settings
+        self.docker_socket = Path(self.settings["docker_socket"])
         super().__init__(host, "ovsnetd", directory, (SCRIPTS / "ovsnetd", "--config", self.config))
 
     def launch(self) -> None:
@@ -407,6 +409,17 @@ class Stack(Daemon):
             self.bin_dir / plugin, check=False, stdin=stdin, timeout=timeout, env=environment(**variables | env)
         )
         return CniResult(result.returncode, json.loads(result.stdout) if result.stdout.strip() else None, result.stderr)
+
+    def docker_call(self, method: str, **body: Any) -> dict[str, Any]:
+        """One call of Docker's plugin protocol on its socket, as dockerd sends it; the answer, decoded."""
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        with closing(connection):
+            connection.sock.settimeout(30)
+            connection.sock.connect(str(self.docker_socket))
+            connection.request("POST", f"/{method}", json.dumps(body))
+            answer: dict[str, Any] = json.loads(connection.getresponse().read())
+            return answer
 
     def clear(self) -> None:
         """Removes all endpoints, networks and pools."""

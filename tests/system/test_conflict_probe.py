@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def probing(token: str, directory: Path, request: pytest.FixtureRequest) -> Iter
     with ExitStack() as undo:
         host = Netns(f"{token}-probe")
         undo.callback(host.delete)
-        place = directory / f"probe-{request.node.callspec.id}"
+        place = directory / f"probe-{request.node.name[-8:-1]}"
         place.mkdir()
         ovs = Ovs(host, place / "ovs")
         undo.callback(ovs.close)
@@ -53,5 +54,22 @@ def test_a_squatter_is_passed_over(probing: Stack, netns: Callable[[], Netns], p
     assert probing.cni("ADD", "late", late, conf).addresses == [f"{prefix}2"]
     for name, space in (("late", late), ("victim", victim), ("squatter", squatter)):
         assert probing.cni("DEL", name, space, conf).ok
+    probing.cli("network", "rm", "blue")
+    assert probing.leftovers() == []
+
+
+def test_docker_passes_over_a_squatter_too(probing: Stack, netns: Callable[[], Netns]) -> None:
+    conf = probing.conf("blue", subnet="10.82.0.0/24", rangeStart="10.82.0.2", rangeEnd="10.82.0.3")
+    squatter = netns()
+    assert probing.cni("ADD", "squatter", squatter, conf, CNI_ARGS="IP=10.82.0.99").ok
+    squatter.run("ip", "addr", "add", "10.82.0.2/24", "dev", "eth0")
+    wait_until(lambda: probing.host.pings("10.82.0.2"), "the squatter answers")
+    pool = probing.show("pool", "show", "blue")["id"]
+    ask = partial(probing.docker_call, "IpamDriver.RequestAddress", PoolID=pool, Options=None)
+    assert "answers for" in ask(Address="10.82.0.2")["Error"]
+    assert ask(Address="")["Address"] == "10.82.0.3/24"
+    assert "answers for" in ask(Address="")["Error"]
+    probing.docker_call("IpamDriver.ReleaseAddress", PoolID=pool, Address="10.82.0.3")
+    assert probing.cni("DEL", "squatter", squatter, conf).ok
     probing.cli("network", "rm", "blue")
     assert probing.leftovers() == []

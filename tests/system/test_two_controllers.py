@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -38,32 +34,9 @@ def second(stack: Stack, token: str, directory: Path) -> Iterator[Stack]:
         other = Stack(
             host, ovs, token, place / "ovsnetd", node=f"{token}-2", state_remotes=[state], docker_socket=docker
         )
-        other.docker_socket = Path(docker)
         undo.callback(other.close)
         other.start()
         yield other
-
-
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=30)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(30)
-        self.sock.connect(str(self._path))
-
-
-def docker_call(stack: Stack, method: str, **body: Any) -> dict[str, Any]:
-    """One call of Docker's plugin protocol, as dockerd sends it."""
-    connection = _Connection(stack.docker_socket)
-    try:
-        connection.request("POST", f"/{method}", json.dumps(body))
-        answer: dict[str, Any] = json.loads(connection.getresponse().read())
-    finally:
-        connection.close()
-    return answer
 
 
 def test_254_requests_for_a_24(stack: Stack, second: Stack, netns: Callable[[], Netns]) -> None:
@@ -83,7 +56,7 @@ def test_254_requests_for_a_24(stack: Stack, second: Stack, netns: Callable[[], 
 
     def by_docker(number: int) -> str | None:
         here = (stack, second)[number % 2]
-        answer = docker_call(here, "IpamDriver.RequestAddress", PoolID=pool["id"], Address="", Options=None)
+        answer = here.docker_call("IpamDriver.RequestAddress", PoolID=pool["id"], Address="", Options=None)
         if "Address" in answer:
             return str(answer["Address"]).partition("/")[0]
         assert "no free address" in answer["Error"], answer
@@ -123,6 +96,6 @@ def _take_all_back(stack: Stack, second: Stack, pool: str) -> None:
     for name in client.pool("tight")["reservations"]:
         client.release_reservation("tight", name)
     for lease in client.leases("tight"):
-        docker_call(second, "IpamDriver.ReleaseAddress", PoolID=pool, Address=lease["address"])
+        second.docker_call("IpamDriver.ReleaseAddress", PoolID=pool, Address=lease["address"])
     assert [lease["owner"]["kind"] for lease in client.leases("tight")] == ["gateway"]
     stack.cli("network", "rm", "tight")
