@@ -114,7 +114,7 @@ class Checker:
                     )
 
     def _release(self, pool: Pool, lease: Lease) -> None:
-        self._store.release(pool, lease.address, {OwnerKind.ENDPOINT}, owner=lease.owner)
+        self._store.release(pool, lease.address, {OwnerKind.ENDPOINT}, owner=lease.owner, by="repair")
 
     def _endpoints(
         self,

@@ -712,12 +712,14 @@ class ReleaseLease(StoreCommand):
         address: IPAddress,
         kinds: Collection[OwnerKind],
         owner: LeaseOwner | None = None,
+        by: str = "",
     ) -> None:
         super().__init__(api)
         self.pool = pool
         self.address = address
         self.kinds = kinds
         self.owner = owner
+        self.by = by
         self.released = False
 
     def run_idl(self, txn: Transaction) -> None:
@@ -743,4 +745,4 @@ class ReleaseLease(StoreCommand):
         """The address begins to cool down."""
         del txn
         if self.released:
-            self.ended(self.pool, int(self.address))
+            self.ended(self.pool, int(self.address), self.by)

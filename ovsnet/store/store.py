@@ -199,10 +199,19 @@ class Store:
         self._one(commands.SetLeaseOwner(self, pool.uuid, address, owner))
 
     def release(
-        self, pool: Pool, address: IPAddress, kinds: Collection[OwnerKind], *, owner: LeaseOwner | None = None
+        self,
+        pool: Pool,
+        address: IPAddress,
+        kinds: Collection[OwnerKind],
+        *,
+        owner: LeaseOwner | None = None,
+        by: str = "",
     ) -> bool:
-        """End a lease whose owner is of one of `kinds`, and `owner` if given; False if it is another's. Not leased is True."""
-        return bool(self._one(commands.ReleaseLease(self, pool.uuid, address, kinds, owner)))
+        """End a lease whose owner is of one of `kinds`, and `owner` if given; False if it is another's. Not leased is True.
+
+        `by` is who asks, for the observer; "" means the edge that the lease came by.
+        """
+        return bool(self._one(commands.ReleaseLease(self, pool.uuid, address, kinds, owner, by)))
 
     # -- networks -----------------------------------------------------------------------------------------------------
 

@@ -194,6 +194,10 @@ def test_who_released_it(store: Store, journal: Journal) -> None:
     attach(store, net, "c2", "10.9.0.1")
     assert told(journal, "10.9.0.1") == [("c2", True, ""), ("c1", False, "api")]
     assert told(journal, made.addresses[1].ip) == [("c1", False, "api")]
+    (_, pool) = store.pools_of(net)
+    address = store.allocate(pool, docker("x"))
+    store.release(pool, address, {OwnerKind.DOCKER}, by="repair")
+    assert told(journal, address)[0] == (docker("x").id, False, "repair")
 
 
 def test_other_nodes_leases(store: Store, journal: Journal, connect: Connect) -> None:
