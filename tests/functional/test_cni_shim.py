@@ -121,7 +121,7 @@ def served(path: Path, behave: Callable[[socket.socket], None]) -> Iterator[None
 def test_add_prints_the_result(plugin: Plugin, controller: Controller) -> None:
     status, result = plugin.run()
     assert (status, result) == (0, protocol.render(ATTACHMENT, {}, "1.0.0"))
-    assert controller.asked == [AttachRequest("blue", "c1", "eth0", "/run/netns/x")]
+    assert controller.asked == [AttachRequest("blue", "c1", "eth0", "/run/netns/x", reserved_for=("c1",))]
 
 
 def test_del_prints_nothing(plugin: Plugin, controller: Controller) -> None:
