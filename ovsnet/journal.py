@@ -308,7 +308,7 @@ def _is_broken(exc: Exception) -> bool:
     if isinstance(exc, _NewerVersionError):
         return True
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the primary code, see sqlite.org/rescode.html
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA)
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _close(db: sqlite3.Connection | None) -> None:

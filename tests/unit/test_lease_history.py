@@ -7,12 +7,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
 from ovsnet.api import create_app
-from ovsnet.errors import InvalidRequest
+from ovsnet.config import Settings
+from ovsnet.controller import Controller
+from ovsnet.errors import InvalidRequest, NotFound
 from ovsnet.model import LeaseOwner, LeaseRecord, OwnerKind, parse_time
 from tests.fake_controller import FakeController
 
@@ -118,3 +121,11 @@ def test_refused_question(api: FlaskClient, query: dict[str, str], key: str) -> 
     assert (response.status_code, document["code"]) == (400, "invalid-request")
     assert list(document["details"]) == [key]
     assert document["hint"]
+
+
+def test_without_a_journal_there_is_no_history() -> None:
+    absent: Any = None  # nothing else is asked
+    controller = Controller(Settings.model_validate({}), store=absent, switch=absent, links=absent, ports=absent)
+    with pytest.raises(NotFound) as caught:
+        controller.history(RECORD.address)
+    assert "journal_days" in caught.value.hint
