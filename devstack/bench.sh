@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Installs and starts what is missing, runs a benchmark, stops what it started: bench.sh cni [--count N] [--endpoints N] [--json]
+# Installs and starts what is missing, runs a benchmark, stops what it started:
+#   bench.sh cni [--count N] [--endpoints N] [--json]
+#   bench.sh ipam [--count N] [--json]
 # Standard output is the benchmark's alone; everything else goes to standard error.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

@@ -43,6 +43,7 @@ SUBNET = ipaddress.IPv4Network("10.0.0.0/15")
 POOL = "bench"
 SIZES = (0, 1_000, 10_000, 100_000)  # leases beforehand
 WARM_UP = 20  # rounds that do not count
+SETTLE = 3.0  # seconds after the start of ovsnetd, in which it compares its journal with the leases
 THREADS = 32
 COOLDOWN = 60.0  # seconds, ovsnetd's default
 BLOCKS_AT_ONCE = 100  # in one transaction that fills a pool
@@ -59,7 +60,7 @@ class Figures:
     store: list[float] = field(default_factory=list)  # ms of each round
     many: float = 0.0  # rounds per second with THREADS callers
     ready: float = 0.0  # seconds from the start of ovsnetd to its first healthy answer
-    rss: float = 0.0  # MB (10^6 bytes) of memory that ovsnetd has resident then
+    rss: float = 0.0  # MB (10^6 bytes) of memory that ovsnetd has resident, once it has served
     driver: list[float] = field(default_factory=list)  # ms of each round over Docker's socket
     reference: list[float] = field(default_factory=list)  # ms of each ADD and DEL of host-local
 
@@ -190,7 +191,7 @@ class Bench:
                     raise BenchError(f"ovsnetd does not start\n{daemon.log_tail()}")
                 time.sleep(0.005)
             figures.ready = time.perf_counter() - start
-            figures.rss = resident(daemon.pid)
+            time.sleep(SETTLE)
             pool = client.pool(POOL)["id"]
             docker = stack.enter_context(DockerClient(daemon.settings["docker_socket"]))
 
@@ -201,6 +202,7 @@ class Bench:
             for _ in range(WARM_UP):
                 round_()
             figures.driver = [milliseconds(round_) for _ in range(self.arguments.count)]
+            figures.rss = resident(daemon.pid)
 
     def host_local(self, figures: Figures) -> None:
         """The reference plugin: a file per lease, named by the address, with the container and the interface in it."""
