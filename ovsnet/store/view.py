@@ -51,7 +51,7 @@ class View:
         self._cooldown = cooldown
         self._cooling: dict[str, dict[int, float]] = {}  # pool -> address -> until, monotonic seconds
         self._avoided: dict[str, dict[int, float]] = {}  # the same, of addresses that somebody unknown answers for
-        self._complete = False  # built from all rows at least once
+        self._complete = False  # built from all rows; until then the observer is not told of single ones
         self._observer: Observer | None = None
         self._before: dict[tuple[str, int], tuple[Pool, str | None]] = {}  # pool and address -> owner until this update
 
@@ -146,7 +146,7 @@ class View:
 
     def _changes(self, blocks: PoolBlocks, start: int, leases: Mapping[int, str]) -> None:
         """Remember who had the addresses of a block that is about to have `leases`."""
-        if self._observer is not None:
+        if self._observer is not None and self._complete:
             old = blocks.blocks.get(start)
             had = old.leases if old else {}
             for address, _ in had.items() ^ leases.items():
@@ -156,7 +156,8 @@ class View:
 
     def rebuild(self, tables: Any) -> None:
         """Start again from all rows, after a reconnect."""
-        observer, self._observer = self._observer, None  # it compares by itself
+        self._complete = False
+        self._before.clear()
         for mapping in (self.pools, self.blocks, self.networks, self.endpoints, self.by_key, self.by_network):
             mapping.clear()
         self.block_rows.clear()
@@ -165,8 +166,8 @@ class View:
             for row in list(tables[name].rows.values()):
                 self.put(name, row)
         self._complete = True
-        if observer is not None:
-            self.watch(observer)
+        if self._observer is not None:
+            self._observer.leases_stand(self._standing())
 
     def put(self, table: str, row: Any) -> None:
         """Take over a created or changed row."""
