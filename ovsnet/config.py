@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from .errors import ConfigError, InvalidRequest
 from .ipam import Supernet
+from .model import TlsFiles
 from .names import DeviceNames, check_ifname
 
 DEFAULT_PATH = Path("/etc/ovsnet/ovsnet.toml")
@@ -83,6 +84,21 @@ class Settings(BaseSettings):
             "Remotes of an existing OVSNet database, such as ssl:10.0.0.1:6645. "
             "Empty: ovsnetd starts and watches an ovsdb-server of its own on state_dir/ovsnet.db."
         ),
+    )
+    state_listen: tuple[str, ...] = Field(
+        (),
+        description=(
+            "Remotes on which ovsnetd's own ovsdb-server listens for other hosts, such as pssl:6645. "
+            "With them it runs that server even if state_remotes names others to fall back on."
+        ),
+    )
+    state_private_key: Path | None = Field(
+        None, description="PEM file with the private key for ssl: and pssl: remotes and for an ssl: cluster."
+    )
+    state_certificate: Path | None = Field(None, description="PEM file with the certificate of state_private_key.")
+    state_ca: Path | None = Field(
+        None,
+        description="PEM file with the certificates of the authorities that the other hosts' certificates are from.",
     )
     switch_remote: str = Field(
         "unix:/var/run/openvswitch/db.sock", description="Remote of the Open_vSwitch database of this host."
@@ -150,6 +166,26 @@ class Settings(BaseSettings):
         if first is not None and value < first:
             raise ValueError(f"vlan_last {value} lies below vlan_first {first}")
         return value
+
+    @field_validator("state_ca")
+    @classmethod
+    def _tls(cls, value: Path | None, info: Any) -> Path | None:
+        given = [value, *(info.data.get(key) for key in ("state_private_key", "state_certificate"))]
+        if None in given and any(given):
+            raise ValueError("state_private_key, state_certificate and state_ca are given together or not at all")
+        return value
+
+    @property
+    def state_tls(self) -> TlsFiles | None:
+        """The files for TLS with the state database, if it is spoken."""
+        if self.state_private_key is None or self.state_certificate is None or self.state_ca is None:
+            return None
+        return TlsFiles(self.state_private_key, self.state_certificate, self.state_ca)
+
+    @property
+    def state_database(self) -> Path | None:
+        """The file of ovsnetd's own state server; None if other hosts have the database."""
+        return None if self.state_remotes and not self.state_listen else self.state_dir / "ovsnet.db"
 
     @property
     def api_socket(self) -> Path:

@@ -66,12 +66,20 @@ class Daemon:
             for path in (settings.api_socket, settings.docker_socket):
                 _remove_stale(path)
             remotes = settings.state_remotes
-            if not remotes:
-                server = StateServer(settings.state_dir / "ovsnet.db", settings.run_dir)
+            if settings.state_database is not None:
+                server = StateServer(
+                    settings.state_database, settings.run_dir, listen=settings.state_listen, tls=settings.state_tls
+                )
                 server.start()
                 undo.callback(server.stop)
-                remotes = (server.remote,)
-            store = Store(remotes, node=settings.node, timeout=settings.deadline, cooldown=settings.address_cooldown)
+                remotes = (server.remote, *remotes)
+            store = Store(
+                remotes,
+                node=settings.node,
+                timeout=settings.deadline,
+                cooldown=settings.address_cooldown,
+                tls=settings.state_tls,
+            )
             store.start()
             undo.callback(store.stop)
             switch = Switch(

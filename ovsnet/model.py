@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Self
 
 from .errors import InvalidRequest
@@ -103,6 +104,15 @@ class LeaseOwner:
 
     def __str__(self) -> str:
         return f"{self.kind.value}:{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Who we are to the state database's other hosts, and who vouches for them: paths of PEM files."""
+
+    private_key: Path
+    certificate: Path
+    ca: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +213,7 @@ class LeaseRecord:
     """A possession of an address, from the event journal. `until` None: it lasts. Times have a zone.
 
     `container` and `ifname` are the endpoint's, "" where the owner never was one. `released_by` is the edge that ended it
-    ("cni", "docker", "api"), or the reason in a word; "" while it lasts.
+    ("cni", "docker", "api"), or the reason in words; "" while it lasts.
     """
 
     address: IPAddress

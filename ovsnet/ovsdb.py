@@ -43,6 +43,7 @@ _RETRY_DELAY = 0.02  # seconds between attempts after a refusal that a row still
 _LAG = 2.0  # seconds by which our replica may be behind (a relay, a cluster's follower); then a refusal is final
 _MAY_BE_LATE = {"constraint violation", "referential integrity violation"}  # RFC 7047, section 3.1
 _PATIENCE = 4.0  # seconds without a server after which a change is refused; a cluster elects a leader in two
+_SILENCE = 0.5  # seconds after which a cluster's member is asked again; an answer takes it some milliseconds
 _BACKOFF_MS = (50, 500)  # reconnect: first and longest pause; python-ovs' own 1 s to 8 s is an outage for an ADD
 
 
@@ -53,12 +54,17 @@ class Idl(ovs_idl.Idl):  # type: ignore[misc]  # python-ovs is not typed
         """Let another thread run; called between rows."""
         time.sleep(0)
 
+    def member(self) -> ovs_idl.Row | None:
+        """What the last server that answered tells of itself as a member of a cluster (ovsdb-server(5)), or None."""
+        server = (self.server_tables or {}).get("Database")
+        rows = server.rows.values() if server else ()
+        return next((row for row in rows if row.name == self._db.name and row.model == "clustered"), None)
+
     def advice(self) -> str:
-        """What to do while there is no connection, by what the last server that answered told of its cluster."""
-        server = (self.server_tables or {}).get("Database")  # ovsdb-server(5)
-        for row in server.rows.values() if server else ():
-            if row.name == self._db.name and row.model == "clustered" and not row.connected:
-                return "its cluster has no leader: more than half of the members must be up and reach each other"
+        """What to do while there is no connection."""
+        member = self.member()
+        if member is not None and not member.connected:
+            return "its cluster has no leader: more than half of the members must be up and reach each other"
         return "check that its ovsdb-server runs and has room"
 
 
@@ -128,6 +134,8 @@ class Engine:
         self._queue_lock = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._flight: tuple[Transaction, list[_Request]] | None = None
+        self._took_off = 0.0  # when the transaction in flight was sent, monotonic seconds
+        self._member_led = False  # whether the member that it was sent to was the leader
         self._thread: threading.Thread | None = None
         reconnect = idl._session.reconnect
         reconnect.min_backoff, reconnect.max_backoff = _BACKOFF_MS  # its own set_backoff() makes them a second at least
@@ -273,6 +281,8 @@ class Engine:
                 times += [request.not_before for request in self._queue]
         if self._flight is not None:
             times.append(max(request.deadline for request in self._flight[1]))
+            if self.ready and self.idl.member() is not None:
+                times.append(self._took_off + _SILENCE)
         return min(times, default=None)
 
     def _turn(self) -> None:
@@ -283,6 +293,7 @@ class Engine:
                 self._changed.notify_all()
             self._land()
             self._expire()
+            self._ask_again()
             while self._flight is None and self.ready and (batch := self._next_batch()):
                 self._take_off(batch)
 
@@ -316,6 +327,9 @@ class Engine:
         if self._durable and txn._txn_rows:  # a transaction that changes nothing stays unsent
             txn.add_op({"op": "commit", "durable": True})
         self._flight = (txn, batch)
+        self._took_off = time.monotonic()
+        member = self.idl.member()
+        self._member_led = member is not None and bool(member.leader)
         txn.commit()
         self._land()
 
@@ -419,6 +433,18 @@ class Engine:
             )
         if self._flight is not None and all(request.deadline <= now for request in self._flight[1]):
             self._give_up_flight()
+
+    def _ask_again(self) -> None:
+        """Leave a cluster's member that does not answer; the new session ends the flight, and its commands look again.
+
+        A follower answers seconds later, or never (3.1), to a change that it had handed to a leader which then died: never if
+        it becomes the leader itself, which it tells us at once.
+        """
+        member = self.idl.member()
+        if self._flight is None or member is None or not self.ready:
+            return
+        if bool(member.leader) != self._member_led or time.monotonic() - self._took_off >= _SILENCE:
+            self.idl.force_reconnect()
 
     def _give_up_flight(self) -> None:
         if self._flight is None:

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import AlreadyExists, Conflict, InUse, InvalidRequest, NotFound, StateUnavailable
+from ..model import TlsFiles
 from .store import DATABASE, schema_text
 
 ELECTION_TIMER = 1000  # milliseconds without a leader's word before a follower stands for election
@@ -76,10 +77,32 @@ def schema_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
-def client(verb: str, remotes: Sequence[str], *args: str | Path, timeout: int = _ANSWER_TIMEOUT) -> str:
+def tls_options(tls: TlsFiles | None) -> tuple[str, ...]:
+    """The options of Open vSwitch's programs for TLS."""
+    if tls is None:
+        return ()
+    return (f"--private-key={tls.private_key}", f"--certificate={tls.certificate}", f"--ca-cert={tls.ca}")
+
+
+def client(
+    verb: str,
+    remotes: Sequence[str],
+    *args: str | Path,
+    timeout: int = _ANSWER_TIMEOUT,
+    tls: TlsFiles | None = None,
+) -> str:
     """`ovsdb-client VERB` on any member that serves one of `remotes`; prints as `run_tool`."""
-    argv = ("ovsdb-client", f"--timeout={timeout}", "--no-leader-only", "-voff", verb, ",".join(remotes), *args)
-    return run_tool(*argv, timeout=timeout + 5)
+    options = (f"--timeout={timeout}", "--no-leader-only", "-voff", *tls_options(tls))
+    return run_tool("ovsdb-client", *options, verb, ",".join(remotes), *args, timeout=timeout + 5)
+
+
+def is_served(database: Path) -> bool:
+    """Whether a server runs on the file."""
+    try:
+        with _offline(database):
+            return False
+    except InUse:
+        return True
 
 
 def is_clustered(database: Path) -> bool:
@@ -92,13 +115,13 @@ def is_clustered(database: Path) -> bool:
     return done.returncode == 0
 
 
-def init(database: Path, local: str) -> Moved:
+def init(database: Path, local: str, tls: TlsFiles | None = None) -> Moved:
     """Turn the standalone database into the first member of a cluster, every row kept; without a file, an empty cluster.
 
-    `local` is the address at which the other members reach this one, `tcp:IP:PORT` or `ssl:IP:PORT`.
-    InUse while a server runs on it, Conflict when it is a member already.
+    `local` is the address at which the other members reach this one, `tcp:IP:PORT`, or `ssl:IP:PORT` with `tls` as the server
+    will have it. InUse while a server runs on it, Conflict when it is a member already.
     """
-    _check_address(local)
+    _check_address(local, tls)
     with _offline(database), _fresh(database) as new:
         contents = database
         if database.exists():
@@ -111,14 +134,14 @@ def init(database: Path, local: str) -> Moved:
         return Moved(database, _replace(database, new, "standalone"), local, cluster_id)
 
 
-def join(database: Path, local: str, remotes: Sequence[str]) -> Moved:
+def join(database: Path, local: str, remotes: Sequence[str], tls: TlsFiles | None = None) -> Moved:
     """Make this host's database one more member of the cluster that `remotes` belong to; it is joined when it is started.
 
     InUse while a server runs on it; Conflict when it is a member already, or holds pools, networks or endpoints: the
     cluster's contents take their place.
     """
     for address in (local, *remotes):
-        _check_address(address)
+        _check_address(address, tls)
     if not remotes:
         raise InvalidRequest(
             "no member to join at", hint="give --remote with the address of one, as it was initialized"
@@ -156,7 +179,7 @@ def status(control: Path) -> ClusterStatus:
     return _parse(text)
 
 
-def backup(database: Path, remotes: Sequence[str], target: Path) -> None:
+def backup(database: Path, remotes: Sequence[str], target: Path, tls: TlsFiles | None = None) -> None:
     """Write the contents to a new file `target`, a standalone database of mode 0600, on disk when this returns.
 
     Asks the server at `remotes`; a member that is cut off from its cluster refuses, because it may be behind. Without one
@@ -166,8 +189,8 @@ def backup(database: Path, remotes: Sequence[str], target: Path) -> None:
         raise AlreadyExists(f"{target} exists", hint="choose another name; a back-up overwrites nothing")
     with _fresh(target) as new:
         if remotes:
-            client("wait", remotes, DATABASE, "connected")
-            text = client("backup", remotes, DATABASE, timeout=int(_TOOL_TIMEOUT))
+            client("wait", remotes, DATABASE, "connected", tls=tls)
+            text = client("backup", remotes, DATABASE, timeout=int(_TOOL_TIMEOUT), tls=tls)
             new.touch(mode=0o600)
             new.write_text(text, encoding="utf-8")
         else:
@@ -270,7 +293,7 @@ def _sync(path: Path) -> None:
         os.close(fd)
 
 
-def _check_address(text: str) -> None:
+def _check_address(text: str, tls: TlsFiles | None) -> None:
     """A RAFT address (ovsdb(7), "Connection Methods"): other hosts read it, so it is numeric and has a port."""
     match = re.fullmatch(r"(?:tcp|ssl):(?:\[(?P<six>[^\]%]+)\]|(?P<four>[^:]+)):(?P<port>[0-9]{1,5})", text)
     try:
@@ -283,6 +306,11 @@ def _check_address(text: str) -> None:
         raise InvalidRequest(
             f"{text!r} is no address of a cluster member: {exc}", hint="ssl:10.0.0.1:6644, or ssl:[fd00::1]:6644"
         ) from None
+    if text.startswith("ssl:") and tls is None:
+        raise InvalidRequest(
+            f"{text} needs a key and certificates",
+            hint="set state_private_key, state_certificate and state_ca on every host first",
+        )
 
 
 def _check_standalone(database: Path) -> None:

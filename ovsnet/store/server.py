@@ -21,7 +21,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ..errors import StateUnavailable
-from .cluster import client, is_clustered, run_tool, schema_version
+from ..model import TlsFiles
+from .cluster import client, is_clustered, run_tool, schema_version, tls_options
 from .store import DATABASE, schema_text
 
 LOG = logging.getLogger(__name__)
@@ -40,11 +41,12 @@ class StateServer:
     member of its cluster, and converted through it.
     """
 
-    def __init__(self, database: Path, run_dir: Path, listen: Sequence[str] = ()) -> None:
+    def __init__(self, database: Path, run_dir: Path, listen: Sequence[str] = (), tls: TlsFiles | None = None) -> None:
         self.database = database
         self.socket = run_dir / "state.sock"
         self.control = run_dir / "state.ctl"
         self._listen = listen
+        self._tls = tls
         self._log = run_dir / "state.log"
         self._pidfd = -1
         self._stop_r, self._stop_w = os.pipe2(os.O_CLOEXEC)
@@ -156,6 +158,7 @@ class StateServer:
             "ovsdb-server",
             f"--remote=punix:{self.socket}",
             *(f"--remote={one}" for one in self._listen),
+            *tls_options(self._tls),
             f"--unixctl={self.control}",
             f"--log-file={self._log}",
             "-vconsole:off",

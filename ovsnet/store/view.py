@@ -252,8 +252,10 @@ class StoreIdl(Idl):
     def run(self) -> bool:
         """As the parent's; afterwards the view is what the tables are."""
         changed = bool(super().run())
-        if self.state == self.IDL_S_MONITORING and self._viewed != self._session.get_seqno():
-            # A new session: rows may have gone without a word.
+        connected = self._session.is_connected()
+        if self.state == self.IDL_S_MONITORING and connected and self._viewed != self._session.get_seqno():
+            # A new session: rows may have gone without a word. While it is being connected its number counts already, but
+            # the state and the rows are still the last one's.
             self.view.rebuild(self.tables)
             self._viewed = self._session.get_seqno()
         else:

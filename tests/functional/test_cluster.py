@@ -187,7 +187,7 @@ class TestRefusals:
             cluster.join(database, "tcp:127.0.0.1:6644", ["tcp:127.0.0.2:6644"])
         assert database.read_bytes() == content
         cluster.backup(database, (), tmp_path / "saved.db")
-        cluster.init(database, "ssl:[fd00::1]:6644")
+        cluster.init(database, "tcp:[fd00::1]:6644")
         for act in (
             partial(cluster.init, database, "tcp:127.0.0.1:6644"),
             partial(cluster.join, database, "tcp:127.0.0.1:6644", ["tcp:127.0.0.2:6644"]),
@@ -199,7 +199,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "address",
         ["", "10.0.0.1:6644", "tcp:10.0.0.1", "tcp:host:6644", "tcp:0.0.0.0:6644", "tcp:10.0.0.1:0", "tcp:10.0.0.1:70000",
-         "tcp:fd00::1:6644", "ssl:[fe80::1%eth0]:6644", "unix:/x", "--tcp:10.0.0.1:1", "tcp:10.0.0.1:1\n"],
+         "tcp:fd00::1:6644", "ssl:[fe80::1%eth0]:6644", "unix:/x", "--tcp:10.0.0.1:1", "ssl:10.0.0.1:6644", "tcp:10.0.0.1:1\n"],
     )  # fmt: skip
     def test_addresses(self, tmp_path: Path, address: str) -> None:
         database = tmp_path / "ovsnet.db"
