@@ -2,7 +2,7 @@
 
 python-ovs parses what a server sends one character at a time when it has no compiled parser, and its wheels have none: the
 reply that holds 100,000 leases takes it three seconds, during which no other thread gets on well. Here a regular expression
-finds the end of a message, and the standard library's decoder reads it. See docs/decisions/0009.
+finds the end of a message, and the standard library's decoder reads it. See docs/decisions/0010.
 """
 
 from __future__ import annotations
