@@ -10,6 +10,7 @@ from ovsnet import __version__
 from ovsnet.errors import OvsnetError
 
 from . import addresses
+from .db import db
 from .ipam import ipam
 from .output import print_json, print_sheet
 from .resources import endpoint, network, pool
@@ -90,7 +91,7 @@ def _tell(session: Session, paths: list[Path]) -> None:
             click.echo(path)
 
 
-for group in (pool, network, endpoint, ipam):
+for group in (pool, network, endpoint, ipam, db):
     cli.add_command(group)
 for command in (addresses.show, addresses.check, addresses.reserve, addresses.release):
     ipam.add_command(command)

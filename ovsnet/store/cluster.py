@@ -179,11 +179,11 @@ def status(control: Path) -> ClusterStatus:
     return _parse(text)
 
 
-def backup(database: Path, remotes: Sequence[str], target: Path, tls: TlsFiles | None = None) -> None:
+def backup(database: Path | None, remotes: Sequence[str], target: Path, tls: TlsFiles | None = None) -> None:
     """Write the contents to a new file `target`, a standalone database of mode 0600, on disk when this returns.
 
-    Asks the server at `remotes`; a member that is cut off from its cluster refuses, because it may be behind. Without one
-    that runs, `database` itself is read. AlreadyExists, NotFound, StateUnavailable.
+    Asks the server at `remotes`; a member that is cut off from its cluster refuses, because it may be behind. Without
+    `remotes` the file `database` is read, which nobody serves. AlreadyExists, NotFound, StateUnavailable.
     """
     if target.exists():
         raise AlreadyExists(f"{target} exists", hint="choose another name; a back-up overwrites nothing")
@@ -193,6 +193,8 @@ def backup(database: Path, remotes: Sequence[str], target: Path, tls: TlsFiles |
             text = client("backup", remotes, DATABASE, timeout=int(_TOOL_TIMEOUT), tls=tls)
             new.touch(mode=0o600)
             new.write_text(text, encoding="utf-8")
+        elif database is None:
+            raise InvalidRequest("no database to back up")
         else:
             with _offline(database):
                 if is_clustered(database):
