@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ovsnet.jsonrpc import Parser
+from ovsnet.jsonrpc import Connection, Parser
 
 TEXT = st.text() | st.text('{}[]"\\,:')
 VALUES = st.recursive(
@@ -51,3 +52,43 @@ def test_anything_else_is_an_error_in_words(text: str) -> None:
 
 def test_space_between_messages_is_skipped() -> None:
     assert parse([" \n{", "} \n", " {}"]) == [{}, {}]
+
+
+class Stream:
+    """Stands in for `ovs.stream.Stream`: every read yields the next piece, an empty one is "not yet"."""
+
+    name = "test"
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = list(pieces)
+
+    def recv(self, size: int) -> tuple[int, bytes]:
+        if not self._pieces:
+            return 0, b""
+        piece = self._pieces.pop(0)
+        assert len(piece) <= size
+        return (0, piece) if piece else (errno.EAGAIN, b"")
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_a_character_that_two_reads_cut_in_two() -> None:
+    whole = '{"id":null,"method":"echo","params":["\u00e9"]}'.encode()
+    cut = whole.index("\u00e9".encode()) + 1
+    connection = Connection(Stream(whole[:cut], b"", whole[cut:] + whole))
+    assert connection.recv() == (errno.EAGAIN, None)
+    for _ in range(2):
+        error, message = connection.recv()
+        assert (error, message.params) == (0, ["\u00e9"])
+    error, message = connection.recv()
+    assert (error, message) == (connection.get_status(), None)
+    assert error
+
+
+@pytest.mark.parametrize("sent", [b"[]", b"\xff", b"{}", b"x"])
+def test_what_is_no_message_ends_the_connection(sent: bytes) -> None:
+    connection = Connection(Stream(sent, b""))
+    error, message = connection.recv()
+    assert message is None
+    assert error in (errno.EPROTO, errno.EILSEQ)
