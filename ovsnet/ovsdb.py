@@ -50,6 +50,8 @@ _BACKOFF_MS = (50, 500)  # reconnect: first and longest pause; python-ovs' own 1
 class Idl(ovs_idl.Idl):  # type: ignore[misc]  # python-ovs is not typed
     """The replica, yielding to other threads while it parses long updates."""
 
+    _clustered = False  # whether a server has ever said so
+
     def cooperative_yield(self) -> None:
         """Let another thread run; called between rows."""
         time.sleep(0)
@@ -58,13 +60,14 @@ class Idl(ovs_idl.Idl):  # type: ignore[misc]  # python-ovs is not typed
         """What the last server that answered tells of itself as a member of a cluster (ovsdb-server(5)), or None."""
         server = (self.server_tables or {}).get("Database")
         rows = server.rows.values() if server else ()
-        return next((row for row in rows if row.name == self._db.name and row.model == "clustered"), None)
+        member = next((row for row in rows if row.name == self._db.name and row.model == "clustered"), None)
+        self._clustered = self._clustered or member is not None
+        return member
 
     def advice(self) -> str:
         """What to do while there is no connection."""
-        member = self.member()
-        if member is not None and not member.connected:
-            return "its cluster has no leader: more than half of the members must be up and reach each other"
+        if self._clustered:
+            return "of its cluster more than half of the members must be up and reach each other"
         return "check that its ovsdb-server runs and has room"
 
 

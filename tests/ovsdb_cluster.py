@@ -86,7 +86,7 @@ class Cluster:
     """
 
     def __init__(self, directory: Path, database: Path | None = None, size: int = 3) -> None:
-        addresses = [f"tcp:127.0.0.1:{port}" for port in _free_ports(size)]
+        addresses = [f"tcp:127.0.0.1:{port}" for port in free_ports(size)]
         self.members = [Member(directory / f"m{number}", address) for number, address in enumerate(addresses)]
         first = self.members[0]
         if database is not None:
@@ -168,7 +168,8 @@ def wait_until(condition: Callable[[], bool], what: str, timeout: float = TIMEOU
         time.sleep(0.02)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """TCP ports of loopback that nobody listens on."""
     with ExitStack() as bound:
         sockets = [bound.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

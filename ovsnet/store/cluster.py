@@ -11,6 +11,7 @@ import ipaddress
 import json
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from .store import DATABASE, schema_text
 ELECTION_TIMER = 1000  # milliseconds without a leader's word before a follower stands for election
 _TOOL_TIMEOUT = 30.0
 _ANSWER_TIMEOUT = 5  # seconds; for a server that runs
+_BACKUP_TIMEOUT = 30  # seconds; a hundred thousand leases take one
 _HOLDING = ("Pool", "Network", "Endpoint")  # tables that make a database worth keeping
 
 
@@ -68,7 +70,8 @@ def run_tool(*argv: str | Path, timeout: float = _TOOL_TIMEOUT) -> str:
     """What an Open vSwitch program prints; StateUnavailable with its complaint when it fails or does not end in time."""
     done = _run(argv, timeout)
     if done.returncode:
-        raise StateUnavailable(f"{' '.join(done.args)} failed: {done.stderr.strip()}")
+        why = "no answer in time" if done.returncode == -signal.SIGALRM else done.stderr.strip()  # by --timeout
+        raise StateUnavailable(f"{' '.join(done.args)} failed: {why}")
     return done.stdout
 
 
@@ -88,10 +91,11 @@ def client(
     verb: str,
     remotes: Sequence[str],
     *args: str | Path,
-    timeout: int = _ANSWER_TIMEOUT,
+    timeout: int | None = None,
     tls: TlsFiles | None = None,
 ) -> str:
     """`ovsdb-client VERB` on any member that serves one of `remotes`; prints as `run_tool`."""
+    timeout = timeout or _ANSWER_TIMEOUT
     options = (f"--timeout={timeout}", "--no-leader-only", "-voff", *tls_options(tls))
     return run_tool("ovsdb-client", *options, verb, ",".join(remotes), *args, timeout=timeout + 5)
 
@@ -189,8 +193,7 @@ def backup(database: Path | None, remotes: Sequence[str], target: Path, tls: Tls
         raise AlreadyExists(f"{target} exists", hint="choose another name; a back-up overwrites nothing")
     with _fresh(target) as new:
         if remotes:
-            client("wait", remotes, DATABASE, "connected", tls=tls)
-            text = client("backup", remotes, DATABASE, timeout=int(_TOOL_TIMEOUT), tls=tls)
+            text = client("backup", [_connected(remotes, tls)], DATABASE, timeout=_BACKUP_TIMEOUT, tls=tls)
             new.touch(mode=0o600)
             new.write_text(text, encoding="utf-8")
         elif database is None:
@@ -258,6 +261,19 @@ def _offline(database: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def _connected(remotes: Sequence[str], tls: TlsFiles | None) -> str:
+    """The first of the remotes whose server is up to date; ovsdb-client itself would take one that is cut off, too."""
+    why = ""
+    for remote in remotes:
+        try:
+            client("wait", [remote], DATABASE, "connected", tls=tls)
+        except StateUnavailable as exc:
+            why = exc.message
+        else:
+            return remote
+    raise StateUnavailable(why, hint="a member that is cut off from its cluster gives no back-up: it may be behind")
 
 
 def _lock(database: Path) -> Path:

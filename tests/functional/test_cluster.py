@@ -6,18 +6,22 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from ovsnet.cli.main import cli
 from ovsnet.errors import (
     AlreadyExists,
     Conflict,
@@ -27,9 +31,9 @@ from ovsnet.errors import (
     NotFound,
     StateUnavailable,
 )
-from ovsnet.model import Endpoint, Network, Origin, Pool
+from ovsnet.model import Endpoint, Network, Origin, Pool, TlsFiles
 from ovsnet.store import StateServer, Store, cluster
-from tests.ovsdb_cluster import Cluster, wait_until
+from tests.ovsdb_cluster import Cluster, free_ports, wait_until
 
 ROUNDS = int(os.environ.get("OVSNET_TEST_ROUNDS", "3"))
 BACK_WITHIN = 2.0  # seconds until writes are back after the leader's death
@@ -38,8 +42,8 @@ HEAL_WITHIN = 5.0  # seconds until writes are back when there is a majority agai
 
 
 @contextmanager
-def connected(*remotes: str, node: str = "n1", timeout: float = 20) -> Iterator[Store]:
-    store = Store(remotes, node=node, timeout=timeout, cooldown=0)
+def connected(*remotes: str, node: str = "n1", tls: TlsFiles | None = None) -> Iterator[Store]:
+    store = Store(remotes, node=node, timeout=20, cooldown=0, tls=tls)
     store.start()
     try:
         store.wait_ready(15)
@@ -212,6 +216,95 @@ class TestRefusals:
         assert not database.exists()
 
 
+class TestTls:
+    @pytest.fixture
+    def tls(self, tmp_path: Path) -> TlsFiles:
+        """A key, and a certificate that vouches for itself."""
+        key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+        make = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=member", "-days", "2")
+        cluster.run_tool(*make, "-keyout", key, "-out", certificate)
+        return TlsFiles(key, certificate, certificate)
+
+    def test_two_hosts(self, tmp_path: Path, standalone: tuple[Path, dict[str, str]], tls: TlsFiles) -> None:
+        ports = free_ports(4)
+        addresses = [f"ssl:127.0.0.1:{port}" for port in ports[:2]]
+        databases = [standalone[0], tmp_path / "two" / "ovsnet.db"]
+        with pytest.raises(InvalidRequest, match="certificates"):
+            cluster.init(databases[0], addresses[0])
+        cluster.init(databases[0], addresses[0], tls)
+        cluster.join(databases[1], addresses[1], addresses[:1], tls)
+        with ExitStack() as undo:
+            for database, port in zip(databases, ports[2:], strict=True):
+                server = StateServer(database, database.parent, listen=(f"pssl:{port}:127.0.0.1",), tls=tls)
+                server.start()
+                undo.callback(server.stop)
+            remotes = [f"ssl:127.0.0.1:{port}" for port in ports[2:]]
+            with connected(*remotes, tls=tls) as store:
+                assert held(store) == standalone[1]
+                attach(store, "late")
+            cluster.backup(None, remotes, tmp_path / "saved.db", tls)
+            with pytest.raises(StateUnavailable):  # without a certificate nobody gets in
+                cluster.backup(None, remotes[:1], tmp_path / "other.db")
+
+
+class TestCommands:
+    """`ovsnet db`, from one host to two and back."""
+
+    @pytest.fixture
+    def run(self, standalone: tuple[Path, dict[str, str]]) -> Callable[..., dict[str, Any]]:
+        def run(*args: str, database: Path = standalone[0], code: int = 0) -> dict[str, Any]:
+            config = database.with_name("ovsnet.toml")
+            config.parent.mkdir(exist_ok=True)
+            config.write_text(f'state_dir = "{database.parent}"\nrun_dir = "{database.parent}"\n')
+            result = CliRunner().invoke(cli, ["db", *args, "--config", str(config), "-o", "json"])
+            assert result.exit_code == code, result.output
+            answer: dict[str, Any] = json.loads(result.stderr if code else result.stdout)
+            return answer
+
+        return run
+
+    def test_from_one_host_to_two_and_back(
+        self, tmp_path: Path, standalone: tuple[Path, dict[str, str]], run: Callable[..., dict[str, Any]]
+    ) -> None:
+        first, second, saved = standalone[0], tmp_path / "two" / "ovsnet.db", tmp_path / "saved.db"
+        one, two = (f"tcp:127.0.0.1:{port}" for port in free_ports(2))
+        assert run("cluster", "status", code=5)["code"] == "state-unavailable"
+        made = run("cluster", "init", "--local", one)
+        assert f"--remote {one}" in made["next"]
+        assert Path(made["copy"]).exists()
+        assert run("cluster", "init", "--local", one, code=4)["code"] == "conflict"
+        joined = run("cluster", "join", "--local", two, "--remote", one, database=second)
+        assert joined["copy"] is None
+        with ExitStack() as undo:
+            for database in (first, second):
+                server = StateServer(database, database.parent)
+                server.start()
+                undo.callback(server.stop)
+            status = run("cluster", "status", database=second)
+            assert (status["cluster_id"], status["status"]) == (made["cluster_id"], "cluster member")
+            assert [member["address"] for member in status["members"]] == [one, two]
+            run("backup", str(saved), database=second)
+            assert run("restore", str(saved), code=4)["code"] == "in-use"
+        assert run("restore", str(saved), code=4)["code"] == "conflict"
+        first.unlink()
+        assert "ovsnet ipam check" in run("restore", str(saved))["next"]
+        server = StateServer(first, first.parent)
+        server.start()
+        try:
+            with connected(server.remote) as store:
+                assert held(store) == standalone[1]
+            assert run("cluster", "status", code=4)["code"] == "conflict"
+        finally:
+            server.stop()
+
+    def test_a_host_without_a_database_of_its_own(self, tmp_path: Path) -> None:
+        config = tmp_path / "ovsnet.toml"
+        config.write_text('state_remotes = ["tcp:127.0.0.1:1"]\n')
+        init = ["db", "cluster", "init", "--local", "tcp:127.0.0.1:6644", "--config", str(config)]
+        result = CliRunner().invoke(cli, init)
+        assert (result.exit_code, "no database of its own" in result.stderr) == (2, True)
+
+
 class TestBackup:
     def test_from_a_running_cluster_into_a_new_host(
         self, tmp_path: Path, three: Cluster, standalone: tuple[Path, dict[str, str]]
@@ -234,6 +327,26 @@ class TestBackup:
                 assert held(store) == standalone[1]
         finally:
             server.stop()
+
+    def test_a_member_that_is_cut_off_gives_none(
+        self, tmp_path: Path, three: Cluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cluster, "_ANSWER_TIMEOUT", 1)
+        left, *others = three.members
+        for member in others:
+            member.kill()
+        saved = tmp_path / "saved.db"
+
+        def refused() -> bool:
+            saved.unlink(missing_ok=True)
+            try:
+                cluster.backup(left.database, [left.remote], saved)
+            except StateUnavailable as exc:
+                return "cut off" in exc.hint
+            return False
+
+        wait_until(refused, "the member has found out")
+        assert not list(tmp_path.glob("*saved*"))
 
     def test_of_files_at_rest(self, tmp_path: Path, three: Cluster) -> None:
         three.kill_all()
