@@ -1,4 +1,4 @@
-"""The ovsdb-server that holds the OVSNet database on a host without a cluster: made, started, watched, stopped.
+"""The ovsdb-server that holds the OVSNet database on this host: made, started, watched, stopped.
 
 It is a process of its own: it outlives a killed ovsnetd, and the next one adopts it. Called by the composition root.
 """
