@@ -140,6 +140,15 @@ class Settings(BaseSettings):
         le=36500,
         description="Days for which the event journal remembers who had an address. 0: no journal is kept.",
     )
+    conflict_probe: float = Field(
+        0.0,
+        ge=0,
+        le=5,
+        description=(
+            "Seconds to listen for somebody who answers by ARP or ND for an address before it is handed out; such an address "
+            "is passed over. 0 switches the probe off. It needs the network's gateway on this host."
+        ),
+    )
     workers: int = Field(32, ge=2, le=512, description="Threads that serve requests on each socket.")
     deadline: Seconds = Field(20.0, description="Seconds after which a request fails with deadline-exceeded.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
