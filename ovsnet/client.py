@@ -245,6 +245,10 @@ class Client:
         """Keep the address no longer."""
         self._call("DELETE", f"/v1/pools/{_part(pool)}/reservations?{urlencode({'name': name})}")
 
+    def release_address(self, pool: str, address: str) -> None:
+        """End the lease of an address that Docker has forgotten."""
+        self._call("DELETE", f"/v1/pools/{_part(pool)}/leases?{urlencode({'address': address})}")
+
     def check(self) -> Check:
         """What disagrees between leases, endpoints, ports and links."""
         return cast(Check, self._call("GET", "/v1/check"))

@@ -43,6 +43,7 @@ from .model import (
     Network,
     NetworkSpec,
     Origin,
+    OwnerKind,
     Pool,
     PoolChange,
     PoolSpec,
@@ -107,6 +108,18 @@ class Controller:
     def create_pool(self, spec: PoolSpec) -> Pool:
         """Make a pool; the same again is success. PoolOverlap, AlreadyExists, InvalidRequest."""
         return self.store.create_pool(draft_pool(spec, spec.name))
+
+    def release_address(self, ref: str, address: IPAddress) -> None:
+        """End the lease of an address that Docker was given and has forgotten; not leased is success.
+
+        InUse for what is not to be released so: an endpoint's address, a gateway, a reservation. PoolNotFound.
+        """
+        pool = self.store.pool(ref)
+        if not self.store.release(pool, address, {OwnerKind.DOCKER}, by="api"):
+            raise InUse(
+                f"{address} of pool {pool.name} belongs to {self.store.lease_owner(pool, address)}",
+                hint="remove the endpoint or network, or release the reservation by its name",
+            )
 
     def carve_pool(self, version: int, draft: Callable[[IPNetwork], Pool]) -> Pool:
         """Make a pool of the first default subnet that overlaps no pool, route or address of this host.

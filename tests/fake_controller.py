@@ -61,6 +61,10 @@ class FakeController:
         self._pools[pool.uuid] = replace(pool, reservations={**pool.reservations, name: kept})
         return kept
 
+    def release_address(self, ref: str, address: model.IPAddress) -> None:
+        if any(lease.address == address for lease in self.leases(ref)):
+            raise InUse(f"{address} belongs to an endpoint", hint="remove that")
+
     def release_reservation(self, ref: str, name: str) -> model.IPAddress:
         pool = self.pool(ref).pool
         if name not in pool.reservations:

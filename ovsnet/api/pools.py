@@ -8,6 +8,7 @@ from flask_openapi.blueprint import APIBlueprint
 from .resource import UseCases, answer, new_blueprint, no_content
 from .schemas import (
     Lease,
+    LeaseQuery,
     Leases,
     Pool,
     PoolCreate,
@@ -69,5 +70,11 @@ def create_blueprint(controller: UseCases) -> APIBlueprint:
     def list_leases(path: Ref) -> Response:
         """Who has which address of the pool."""
         return answer(Leases([Lease.of(lease) for lease in controller.leases(path.ref)]))
+
+    @blueprint.delete("/<ref>/leases", responses={204: None})
+    def release_lease(path: Ref, query: LeaseQuery) -> Response:
+        """End the lease of an address that Docker has forgotten; an endpoint's goes with the endpoint only."""
+        controller.release_address(path.ref, query.address)
+        return no_content()
 
     return blueprint

@@ -209,6 +209,12 @@ class PoolDeleteQuery(BaseModel):
     force: bool = Field(False, description="Take along reservations and what Docker holds; never an endpoint's address")
 
 
+class LeaseQuery(BaseModel):
+    """Which lease."""
+
+    address: Address
+
+
 class ReservationCreate(_Request):
     """An address to be kept for a name. Asked again: the same address."""
 

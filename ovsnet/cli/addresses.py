@@ -84,12 +84,19 @@ def reserve(session: Session, pool: str, name: str, address: str) -> None:
 
 @click.command("release")
 @click.argument("pool")
-@click.argument("name")
+@click.argument("what", metavar="NAME|ADDRESS")
 @options
 @click.pass_obj
-def release(session: Session, pool: str, name: str) -> None:
-    """Keep no address for NAME any longer; whoever has it keeps it until it goes."""
-    session.client().release_reservation(pool, name)
+def release(session: Session, pool: str, what: str) -> None:
+    """Keep no address for NAME any longer, or take back an ADDRESS that Docker was given and has forgotten.
+
+    Whoever has a reserved address keeps it until it goes. An endpoint's address goes with the endpoint only.
+    """
+    client = session.client()
+    if _address(what) is not None and what not in client.pool(pool)["reservations"]:
+        client.release_address(pool, what)
+    else:
+        client.release_reservation(pool, what)
 
 
 def _address(what: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -93,10 +93,17 @@ def pool_leases(session: Session, name: str) -> None:
 @click.option("--gateway", metavar="IP|none", default="", help="Default: the first assignable address.")
 @click.option("--range", "ranges", metavar="R", multiple=True, help="Give only these: address, first-last or prefix.")
 @click.option("--exclude", "exclusions", metavar="R", multiple=True, help="Never give these.")
+@click.option("--static", "static_ranges", metavar="R", multiple=True, help="Give these only when asked for.")
 @options
 @click.pass_obj
 def pool_create(
-    session: Session, name: str, subnet: str, gateway: str, ranges: tuple[str, ...], exclusions: tuple[str, ...]
+    session: Session,
+    name: str,
+    subnet: str,
+    gateway: str,
+    ranges: tuple[str, ...],
+    exclusions: tuple[str, ...],
+    static_ranges: tuple[str, ...],
 ) -> None:
     """Make a pool."""
     no_gateway = gateway == "none"
@@ -107,6 +114,7 @@ def pool_create(
         no_gateway=no_gateway,
         ranges=ranges,
         exclusions=exclusions,
+        static_ranges=static_ranges,
     )
     _show(session, made)
 

@@ -86,3 +86,16 @@ def test_a_port_that_somebody_changed_is_told(
     assert stack.cni("DEL", "c", space, stack.conf("blue")).ok
     assert kinds(stack) == CLEAN
     stack.cli("network", "rm", "blue")
+
+
+def test_an_address_that_docker_forgot_is_taken_back(stack: Stack) -> None:
+    stack.cli("pool", "create", "blue", "--subnet", "10.75.0.0/24", "--static", "10.75.0.200")
+    pool = stack.show("pool", "show", "blue")
+    assert pool["static_ranges"] == ["10.75.0.200"]
+    given = stack.docker_call("IpamDriver.RequestAddress", PoolID=pool["id"], Address="", Options=None)
+    address = given["Address"].partition("/")[0]
+    assert [one["owner"]["kind"] for one in stack.show("ipam", "show", address)] == ["docker"]
+    assert stack.cli("ipam", "release", "blue", "10.75.0.1", check=False).returncode == 4
+    stack.cli("ipam", "release", "blue", address)
+    assert stack.cli("ipam", "show", address, check=False).returncode == 3
+    stack.cli("pool", "rm", "blue")

@@ -505,6 +505,8 @@ def test_show_tells_who_has_what(run: Run) -> None:
     assert json.loads(run("ipam", "show", pool, "-o", "json").stdout) == everything
     assert json.loads(run("ipam", "show", "10.1.0.2", "-o", "json").stdout) == everything
     assert run("ipam", "show", "10.1.0.3").exit_code == 3
+    assert run("ipam", "release", pool, "10.1.0.2").exit_code == 4
+    assert run("ipam", "release", pool, "10.1.0.3").exit_code == 0
     assert rows(run("ipam", "show"))[1][:3] == ["10.1.0.2", pool, "endpoint"]
 
 
