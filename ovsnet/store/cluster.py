@@ -381,7 +381,7 @@ def _parse(text: str) -> ClusterStatus:
             election_timer=int(keys["Election timer"]),
             members=tuple(
                 Member(member, address, int(heard[1]) if (heard := re.search(r"last msg (\d+) ms ago", rest)) else None)
-                for member, address, rest in members
+                for member, address, rest in sorted(members, key=lambda one: one[1])  # the server lists them by hash
             ),
         )
     except (KeyError, ValueError) as exc:
