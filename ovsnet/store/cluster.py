@@ -23,7 +23,9 @@ from ..errors import AlreadyExists, Conflict, InUse, InvalidRequest, NotFound, S
 from ..model import TlsFiles
 from .store import DATABASE, schema_text
 
-ELECTION_TIMER = 1000  # milliseconds without a leader's word before a follower stands for election
+# Milliseconds without a leader's word before a follower stands for election. It waits up to as long again, at random, so
+# ovsdb-server's default of 1,000 may alone take the 2 s in which writes have to be back.
+ELECTION_TIMER = 750
 _TOOL_TIMEOUT = 30.0
 _ANSWER_TIMEOUT = 5  # seconds; for a server that runs
 _BACKUP_TIMEOUT = 30  # seconds; a hundred thousand leases take one
