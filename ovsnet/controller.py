@@ -331,7 +331,7 @@ class Controller:
                 else:
                     endpoint = self._attach_again(request, network, netns, endpoint)
                 undo.pop_all()
-        self.ports.replenish(network)
+        self.ports.replenish()
         return self._attachment(endpoint, network, request)
 
     def _attach_new(self, request: AttachRequest, network: Network, netns: Netns) -> Endpoint:

@@ -352,7 +352,7 @@ class DockerDriver:
             self._controller.links.plug_host(port, endpoint.link, endpoint.mac, endpoint.mtu)
             undo.pop_all()
         self._controller.switch.claim_port(port, endpoint.uuid)
-        self._controller.ports.replenish(network)
+        self._controller.ports.replenish()
         return endpoint
 
     def join(self, network_id: str, endpoint_id: str, sandbox_key: str, options: Mapping[str, Any]) -> JoinResult:

@@ -79,9 +79,8 @@ class Ports:
             name = shelf.ready.popleft() if shelf.ready else None
         return name or self._make(network, 1)[0]
 
-    def replenish(self, network: Network) -> None:
-        """Have the spares made again; called when the request is answered, so that it does not compete with them."""
-        del network
+    def replenish(self) -> None:
+        """Have missing spares made now; called at the end of a request, so that making them does not compete with it."""
         with self._wake:
             self._wake.notify()
 
