@@ -66,6 +66,8 @@ ERROR_CODES: Final[Mapping[str, int]] = {
     "address-in-use": 114,
     "in-use": 115,
     "link-exists": 116,
+    "port-in-use": 117,
+    "attachment-broken": 118,
     "exhausted": 120,
     "pool-exhausted": 121,
     "unavailable": TRY_AGAIN_LATER,

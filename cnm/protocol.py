@@ -47,6 +47,8 @@ STATUS: Final[Mapping[str, int]] = {
     "address-in-use": 409,
     "in-use": 409,
     "link-exists": 409,
+    "port-in-use": 409,
+    "attachment-broken": 409,
     "exhausted": 409,
     "pool-exhausted": 409,
     "unavailable": 503,

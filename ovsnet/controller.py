@@ -204,6 +204,7 @@ class Controller:
             origin=spec.origin,
             docker_ids=frozenset({spec.docker_id} if spec.docker_id else ()),
             labels=spec.labels,
+            masquerade=bool(spec.masquerade),
         )
         with self._locks.hold(f"bridge {bridge}", self.settings.deadline), ExitStack() as undo:
             existed = self.store.find_network(spec.name) is not None
@@ -348,12 +349,17 @@ class Controller:
                 origin=request.origin,
                 node=self.settings.node,
                 sandbox=request.netns,
-                addresses=(),
+                addresses=request.foreign,
                 mac=check_mac(request.mac) if request.mac else "",
                 mtu=self._mtu(request, network),
                 port=port,
                 link=request.ifname,
                 labels=request.labels,
+                published=request.published,
+                bandwidth=request.bandwidth,
+                trunk=request.trunk,
+                config=request.config,
+                aliases=request.aliases,
             )
             endpoint = self._attach_unanswered(draft, network, request)
             undo.callback(self.store.detach, endpoint.uuid, by="rollback")

@@ -19,6 +19,8 @@ message and what to do about it in the hint; nobody catches an error to drop it.
      |   +- AddressInUse        address-in-use
      |   +- InUse               in-use                 still referenced: a pool with leases, a network with endpoints
      |   +- LinkExists          link-exists            the container has an interface of that name already
+     |   +- PortInUse           port-in-use            the port of the host is published already
+     |   +- AttachmentBroken    attachment-broken      an attachment is not as it was made
      +- Exhausted               exhausted              no free VLAN tag or the like
      |   +- PoolExhausted       pool-exhausted         no free address
      +- Unavailable             unavailable            try again later
@@ -137,6 +139,18 @@ class LinkExists(Conflict):
     """The container already has an interface of that name that is not this endpoint's."""
 
     code = "link-exists"
+
+
+class PortInUse(Conflict):
+    """The port of the host that is to be published leads to another endpoint already."""
+
+    code = "port-in-use"
+
+
+class AttachmentBroken(Conflict):
+    """Something of an attachment is missing or is not as it was made; the message names the first difference."""
+
+    code = "attachment-broken"
 
 
 class Exhausted(OvsnetError):

@@ -87,6 +87,7 @@ class OwnerKind(StrEnum):
     GATEWAY = "gateway"  # id: the pool's name
     DOCKER = "docker"  # id: the address; given to Docker, not yet seen in a CreateEndpoint
     RESERVED = "reserved"  # id: the name that the operator chose
+    IPAM = "ipam"  # id: configuration/container/ifname; given to another CNI plugin's interface
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,13 +240,71 @@ class PoolUse:
     networks: tuple[str, ...]
 
 
+class Protocol(StrEnum):
+    """Transport protocols whose ports can be published, with their names in nftables and /etc/protocols."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    SCTP = "sctp"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PublishedPort:
+    """A port of the host that leads to a port of an endpoint. `host_address` None means every address of the host, of each
+    family that the endpoint has. Stored as `tcp/8080/80`, with an address `tcp/192.0.2.1/8080/80`.
+    """
+
+    protocol: Protocol
+    host_port: int
+    container_port: int
+    host_address: IPAddress | None = None
+
+    def __post_init__(self) -> None:
+        for port in (self.host_port, self.container_port):
+            if not 0 < port < 65536:
+                raise InvalidRequest(f"port {port} is not one", hint="use 1 to 65535")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From the stored form; InvalidRequest."""
+        try:
+            protocol, *address, host_port, container_port = text.split("/")
+            host_address = ipaddress.ip_address(address[0]) if address else None
+            return cls(Protocol(protocol), int(host_port), int(container_port), host_address)
+        except (ValueError, IndexError) as exc:
+            raise InvalidRequest(
+                f"published port {text[:80]!r} cannot be read: {exc}", hint="write it as tcp/8080/80"
+            ) from None
+
+    def __str__(self) -> str:
+        parts = [self.protocol.value, self.host_address, self.host_port, self.container_port]
+        return "/".join(str(part) for part in parts if part is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """Limits of an endpoint as its container sees them: rates in bits per second, bursts in bits, 0 for none.
+
+    `ingress` is what the container receives, `egress` what it sends (CNI's convention for the capability `bandwidth`).
+    """
+
+    ingress_rate: int = 0
+    ingress_burst: int = 0
+    egress_rate: int = 0
+    egress_burst: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.ingress_rate or self.egress_rate)
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
     """What a caller asks of a new network.
 
     `pools` are names (or ids) of existing pools, `subnets` pools to be made with it; at most one pool per family in all.
     `gateways` are set only where addresses come from a foreign IPAM and no pool of ours exists.
-    `tag` None lets ovsnet choose a free one; `bridge` and `mtu` empty/None take the settings' default.
+    `tag` None lets ovsnet choose a free one; `bridge` and `mtu` empty/None take the settings' default. `masquerade` gives what
+    leaves the network by another device the host's address; None means no, and no opinion on a network that exists.
     """
 
     name: str
@@ -259,6 +318,7 @@ class NetworkSpec:
     origin: Origin = Origin.API
     docker_id: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    masquerade: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +340,7 @@ class Network:
     origin: Origin
     docker_ids: frozenset[str]
     labels: Mapping[str, str]
+    masquerade: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +349,9 @@ class Endpoint:
 
     `container` and `ifname` make, with the network, the owner key. For Docker `container` is Docker's endpoint id and
     `ifname` is empty: Docker tells no more. `sandbox` is the namespace's path ("" until Docker's Join). `port` is the
-    switch port, which stays in the host's namespace; `link` is the macvlan's name as ovsnet made it.
+    switch port, which stays in the host's namespace; `link` is the macvlan's name as ovsnet made it. `trunk` are VLANs that
+    the container gets tagged, beside the network's own. `config` is the name of the CNI configuration that attached it: its
+    runtime may collect garbage among the attachments of that name, "" for none. `aliases` are names for it on the network.
     """
 
     uuid: str
@@ -305,6 +368,11 @@ class Endpoint:
     port: str
     link: str
     labels: Mapping[str, str]
+    published: tuple[PublishedPort, ...] = ()
+    bandwidth: Bandwidth = Bandwidth()
+    trunk: tuple[int, ...] = ()
+    config: str = ""
+    aliases: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -341,6 +409,7 @@ class SwitchPort:
     endpoint: str = ""
     ifindex: int = 0
     error: str = ""
+    trunk: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +427,9 @@ class AttachRequest:
     `network` names the network; `create`, when given, is what to make if it does not exist yet (and must agree with it if
     it does). `addresses` asks for given ones (at most one per family). `routes` are added as they are; the default route
     goes to the network's gateways unless `default_route` is False. `reserved_for` are names under which an address may be
-    reserved for this container; the first that has one counts.
+    reserved for this container; the first that has one counts. `foreign` are addresses that another IPAM has given, and then
+    `addresses` is empty. `promiscuous` and `sysctls` (the path below /proc/sys with the interface's name in it, and the value)
+    are for the container's interface; the rest is as in Endpoint.
     """
 
     network: str
@@ -374,6 +445,14 @@ class AttachRequest:
     reserved_for: tuple[str, ...] = ()
     origin: Origin = Origin.CNI
     labels: Mapping[str, str] = field(default_factory=dict)
+    foreign: tuple[IPInterface, ...] = ()
+    published: tuple[PublishedPort, ...] = ()
+    bandwidth: Bandwidth = Bandwidth()
+    trunk: tuple[int, ...] = ()
+    promiscuous: bool = False
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    config: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

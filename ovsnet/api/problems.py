@@ -37,6 +37,8 @@ STATUS = {
     "address-in-use": 409,
     "in-use": 409,
     "link-exists": 409,
+    "port-in-use": 409,
+    "attachment-broken": 409,
     "exhausted": 409,
     "pool-exhausted": 409,
     "internal": 500,

@@ -380,7 +380,7 @@ class CreateNetwork(StoreCommand):
         row.name, row.bridge, row.tag, row.mtu = network.name, network.bridge, tag, network.mtu
         row.pools = pool_rows
         row.gateways = [str(one) for one in network.gateways]
-        row.internal, row.origin = network.internal, network.origin.value
+        row.internal, row.masquerade, row.origin = network.internal, network.masquerade, network.origin.value
         row.docker_ids, row.labels = sorted(network.docker_ids), dict(network.labels)
         self.result = row
 
@@ -526,6 +526,8 @@ class Attach(StoreCommand):
         row.addresses = [str(one) for one in addresses]
         row.mac = endpoint.mac or (self.derive_mac(addresses[0].ip) if addresses else "")
         row.mtu, row.port, row.link, row.labels = endpoint.mtu, endpoint.port, endpoint.link, dict(endpoint.labels)
+        row.published, row.bandwidth = [str(one) for one in endpoint.published], rows.bandwidth(endpoint.bandwidth)
+        row.trunk, row.config, row.aliases = list(endpoint.trunk), endpoint.config, list(endpoint.aliases)
         for plan in plans:
             self.write_lease(txn, plan, owner)
         self.result = row

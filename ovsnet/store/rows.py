@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import socket
 from typing import Any
 
 from ..ipam import Block
-from ..model import AddressRange, Endpoint, IPAddress, IPInterface, Network, Origin, Pool
+from ..model import (
+    AddressRange,
+    Bandwidth,
+    Endpoint,
+    IPAddress,
+    IPInterface,
+    Network,
+    Origin,
+    Pool,
+    PublishedPort,
+)
 
 
 def pool(row: Any) -> Pool:
@@ -55,6 +66,7 @@ def network(row: Any) -> Network:
         origin=Origin(row.origin),
         docker_ids=frozenset(row.docker_ids),
         labels=dict(row.labels),
+        masquerade=row.masquerade,
     )
 
 
@@ -75,7 +87,17 @@ def endpoint(row: Any) -> Endpoint:
         port=row.port,
         link=row.link,
         labels=dict(row.labels),
+        published=tuple(sorted(map(PublishedPort.parse, row.published), key=str)),
+        bandwidth=Bandwidth(**row.bandwidth),
+        trunk=tuple(sorted(row.trunk)),
+        config=row.config,
+        aliases=tuple(sorted(row.aliases)),
     )
+
+
+def bandwidth(limits: Bandwidth) -> dict[str, int]:
+    """What the column of an endpoint holds."""
+    return {key: value for key, value in dataclasses.asdict(limits).items() if value}
 
 
 def address(value: int, *, ipv6: bool) -> IPAddress:
