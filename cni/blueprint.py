@@ -52,6 +52,14 @@ def create_blueprint(controller: Attachments) -> Blueprint:
     return blueprint
 
 
+def serve(controller: Attachments, path: str, body: bytes) -> tuple[int, bytes]:
+    """HTTP status and body of the answer, for the executables' own listener."""
+    if path != wire.PATH:
+        return 404, b""
+    response = answer(controller, body)
+    return response.status_code, response.get_data()
+
+
 def answer(controller: Attachments, body: bytes) -> Response:
     """The answer to one execution of the plugin; every failure becomes a CNI error here."""
     version = protocol.VERSIONS[-1]  # of an error in a request whose version cannot be read

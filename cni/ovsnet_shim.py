@@ -2,17 +2,17 @@
 # ovsnet CNI plugin
 """Hands a CNI call to ovsnetd and prints its answer.
 
-A template: cni/install.py makes one self-contained executable of it by setting SOCKET and TROUBLE. The interpreter's start is
-most of the run time, so this imports only built-in modules and `_socket`, leaves without a teardown, and is short, because it
-gets compiled at every start; what is rarely needed is compiled only then. Run `devstack/bench.sh cni` after a change. SOCKET
-is a constant because the environment is the caller's.
+A template: cni/install.py makes one self-contained executable of it by setting SOCKET, DEADLINE and TROUBLE. The interpreter's
+start is most of the run time, so this imports only built-in modules and `_socket`, leaves without a teardown, and is short,
+because another version of the interpreter has to compile it at every start; what is rarely needed is compiled only then. Run
+`devstack/bench.sh cni` after a change. SOCKET is a constant because the environment is the caller's.
 """
 
 import _signal  # type: ignore[import-not-found]  # what `signal` wraps, without its enums (1 ms)
 import _socket
 import posix
 
-SOCKET = "/run/ovsnet/ovsnet.sock"
+SOCKET = "/run/ovsnet/cni.sock"
 TROUBLE = ""  # the source of cni/ovsnet_trouble.py
 LIMIT = 1 << 20  # bytes of a request's body, as in cni/wire.py
 DEADLINE = 25  # seconds for everything; ovsnetd's own is 20

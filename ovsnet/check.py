@@ -207,7 +207,7 @@ class Checker:
                     f"is marked for endpoint {port.endpoint}, which does not exist",
                     "remove the port" if known else "",
                 ),
-                partial(self._controller.ports.give_back, port.name) if known else None,
+                partial(self._controller.ports.discard, port.name) if known else None,
             )
 
 

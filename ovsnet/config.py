@@ -197,6 +197,11 @@ class Settings(BaseSettings):
         return None if self.state_remotes and not self.state_listen else self.state_dir / "ovsnet.db"
 
     @property
+    def cni_socket(self) -> Path:
+        """The unix socket for the CNI executables, beside the one for REST."""
+        return self.api_socket.with_name("cni.sock")
+
+    @property
     def api_socket(self) -> Path:
         """The unix socket for REST and CNI."""
         return self.socket or self.run_dir / "ovsnet.sock"

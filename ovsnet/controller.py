@@ -57,7 +57,7 @@ from .model import (
 )
 from .names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation, mac_for
 from .ports import Ports
-from .store import Store
+from .store import PendingEndpoint, Store
 from .switch import Switch
 
 LOG = logging.getLogger(__name__)
@@ -337,9 +337,10 @@ class Controller:
 
     def _attach_new(self, request: AttachRequest, network: Network, netns: Netns) -> Endpoint:
         self.ensure_here(network)
+        mtu = self._mtu(request, network)
         port = self.ports.take(network)
         with ExitStack() as undo:
-            undo.callback(self.ports.give_back, port)
+            undo.callback(self.ports.discard, port)
             draft = Endpoint(
                 uuid="",
                 network=network.uuid,
@@ -351,7 +352,7 @@ class Controller:
                 sandbox=request.netns,
                 addresses=request.foreign,
                 mac=check_mac(request.mac) if request.mac else "",
-                mtu=self._mtu(request, network),
+                mtu=mtu,
                 port=port,
                 link=request.ifname,
                 labels=request.labels,
@@ -361,25 +362,34 @@ class Controller:
                 config=request.config,
                 aliases=request.aliases,
             )
-            endpoint = self._attach_unanswered(draft, network, request)
-            undo.callback(self.store.detach, endpoint.uuid, by="rollback")
-            self._plug(endpoint, network, request, netns)
+            # The link is made while the store writes the addresses: a spare port's link without addresses means nothing.
+            write = self._write_endpoint(draft, request)
+            undo.callback(self._unwrite, write)
+            with self.links.plugging(port, netns, request.ifname, mtu) as plug:
+                if write.planned is not None:
+                    plug.prepare(write.planned.mac, ipv6=any(one.version == 6 for one in write.planned.addresses))
+                endpoint = self._unanswered(write.result(), draft, network, request, undo)
+                plug.finish(endpoint.mac, endpoint.addresses, self._routes(network, request))
             undo.pop_all()
         self.ports.claim(port, endpoint.uuid)
         return endpoint
 
-    def _attach_unanswered(self, draft: Endpoint, network: Network, request: AttachRequest) -> Endpoint:
-        """Write the endpoint with addresses that nobody on the network answers for, if that is to be probed."""
+    def _write_endpoint(self, draft: Endpoint, request: AttachRequest) -> PendingEndpoint:
+        return self.store.attach_soon(draft, request.addresses, names=request.reserved_for)
+
+    def _unwrite(self, write: PendingEndpoint) -> None:
+        """Undo the writing of an endpoint, which may not have ended; a write that failed has undone itself."""
+        with suppress(OvsnetError):
+            self.store.detach(write.result().uuid, by="rollback")
+
+    def _unanswered(
+        self, endpoint: Endpoint, draft: Endpoint, network: Network, request: AttachRequest, undo: ExitStack
+    ) -> Endpoint:
+        """The endpoint with addresses that nobody on the network answers for, written again as often as that takes."""
         passed_over: set[IPAddress] = set()
-        while True:
-            endpoint = self.store.attach(draft, request.addresses, names=request.reserved_for)
-            try:
-                taken = next((one.ip for one in endpoint.addresses if self.answered(network, one.ip)), None)
-            except OvsnetError:
-                self.store.detach(endpoint.uuid, by="rollback")
-                raise
-            if taken is None:
-                return endpoint
+        while (
+            taken := next((one.ip for one in endpoint.addresses if self.answered(network, one.ip)), None)
+        ) is not None:
             self.store.detach(endpoint.uuid, by="probe")
             self.store.avoid(network, taken, AVOID)
             if taken in request.addresses or taken in passed_over:
@@ -388,6 +398,10 @@ class Controller:
                     hint="find it, or ask for another address",
                 )
             passed_over.add(taken)
+            write = self._write_endpoint(draft, request)
+            undo.callback(self._unwrite, write)
+            endpoint = write.result()
+        return endpoint
 
     def answered(self, network: Network, address: IPAddress) -> bool:
         """Whether somebody unknown has `address` on the network already; False when that is not to be probed."""
@@ -407,14 +421,13 @@ class Controller:
                 f"container {request.container[:40]} is on network {network.name} with other addresses",
                 hint="detach it first",
             )
-        if endpoint.sandbox != request.netns:
-            self._unplug(endpoint, endpoint.sandbox)
-            endpoint = self.store.set_endpoint(endpoint.uuid, sandbox=request.netns)
-        if self.links.link(endpoint.port) is None:
-            port = self.ports.take(network)
-            self.switch.del_ports([endpoint.port]).result(self.settings.deadline)
-            endpoint = self.store.set_endpoint(endpoint.uuid, port=port)
+        moved = endpoint.sandbox != request.netns
+        if moved or self.links.link(endpoint.port) is None:
+            port, old = self.ports.take(network), endpoint
+            endpoint = self.store.set_endpoint(endpoint.uuid, port=port, sandbox=request.netns)
             self.ports.claim(port, endpoint.uuid)
+            self.links.silence(old.port)
+            self._unplug(old, old.sandbox)
         self._plug(endpoint, network, request, netns)
         return endpoint
 
@@ -441,9 +454,13 @@ class Controller:
             self._detach(endpoint, endpoint.sandbox, Origin.API)
 
     def _detach(self, endpoint: Endpoint, sandbox: str, by: Origin) -> None:
-        self._unplug(endpoint, sandbox)
-        self.switch.del_ports([endpoint.port]).result(self.settings.deadline)
-        self.store.detach(endpoint.uuid, by=by.value)
+        """Once the port is silent the address can go while the rest is taken down: nobody is reached by it any more."""
+        self.links.silence(endpoint.port)
+        released = self.store.detach_soon(endpoint.uuid, by=by.value)
+        try:
+            self._unplug(endpoint, sandbox)
+        finally:
+            released.result()
 
     def _plug(self, endpoint: Endpoint, network: Network, request: AttachRequest, netns: Netns) -> None:
         self.links.plug_netns(
@@ -457,12 +474,14 @@ class Controller:
         )
 
     def _unplug(self, endpoint: Endpoint, sandbox: str) -> None:
+        """Take down the link on an endpoint's silent port, if it is still there, and have the port removed."""
         try:
-            netns = open_netns(sandbox)
+            with open_netns(sandbox) as netns:
+                self.links.unplug_netns(netns, endpoint.ifname, endpoint.port)
         except InvalidNetns:
-            return  # it has gone, and the link with it
-        with netns:
-            self.links.unplug_netns(netns, endpoint.ifname, endpoint.port)
+            pass  # it has gone, and the link with it
+        finally:
+            self.ports.discard(endpoint.port)
 
     def _network_for(self, request: AttachRequest) -> Network:
         """The request's network, made on demand when the request says how."""

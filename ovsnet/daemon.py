@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,7 +28,8 @@ from cheroot.wsgi import Server
 from flask import Flask
 
 import cnm
-from cni.blueprint import create_blueprint
+from cni import listener
+from cni.blueprint import create_blueprint, serve
 from cnm.peer import requester
 
 from . import __version__, api, config
@@ -54,7 +56,7 @@ class Daemon:
     def __init__(self, settings: config.Settings) -> None:
         self.settings = settings
         self._undo = ExitStack()
-        self._listeners: list[Listener] = []
+        self._listeners: list[Listener | listener.Listener] = []
 
     def start(self) -> None:
         """Bring everything up; what has come up is taken down again when a later part fails."""
@@ -63,16 +65,16 @@ class Daemon:
             settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
             # First of all: what comes after would adopt another ovsnetd's state server and take its spare ports for stale.
             undo.enter_context(_only_one(settings.run_dir / "ovsnetd.lock"))
-            for path in (settings.api_socket, settings.docker_socket):
+            for path in (settings.api_socket, settings.cni_socket, settings.docker_socket):
                 _remove_stale(path)
             remotes = settings.state_remotes
             if settings.state_database is not None:
-                server = StateServer(
+                state = StateServer(
                     settings.state_database, settings.run_dir, listen=settings.state_listen, tls=settings.state_tls
                 )
-                server.start()
-                undo.callback(server.stop)
-                remotes = (server.remote, *remotes)
+                state.start()
+                undo.callback(state.stop)
+                remotes = (state.remote, *remotes)
             store = Store(
                 remotes,
                 node=settings.node,
@@ -111,14 +113,23 @@ class Daemon:
             app = api.create_app(controller, Checker(controller), version=__version__)
             app.register_blueprint(create_blueprint(controller))
             driver = cnm.create_app(DockerDriver(controller), scope=settings.docker_scope, requester=requester)
+            plugins = listener.Listener(
+                _listen(settings.cni_socket, settings.socket_group),
+                partial(serve, controller),
+                threads=settings.workers,
+            )
+            plugins.start()
+            undo.callback(settings.cni_socket.unlink, missing_ok=True)
+            undo.callback(plugins.stop)
+            self._listeners.append(plugins)
             for path, wsgi, mode, group in (
                 (settings.api_socket, app, 0o660, settings.socket_group),
                 (settings.docker_socket, driver, 0o600, ""),
             ):
-                listener = Listener(path, wsgi, mode=mode, group=group, threads=settings.workers)
-                listener.start()
-                undo.callback(listener.stop)
-                self._listeners.append(listener)
+                server = Listener(path, wsgi, mode=mode, group=group, threads=settings.workers)
+                server.start()
+                undo.callback(server.stop)
+                self._listeners.append(server)
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
@@ -151,17 +162,9 @@ class Listener:
     def start(self) -> None:
         """Bind the socket, with its mode and group from the first moment, and serve."""
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        mask = os.umask(0o177)  # nobody may connect between bind and chmod
-        try:
+        with _private():
             self._server.prepare()
-        finally:
-            os.umask(mask)
-        if self._group:
-            try:
-                os.chown(self._path, 0, grp.getgrnam(self._group).gr_gid)
-            except KeyError:
-                LOG.info("there is no group %s: only root may use %s", self._group, self._path)
-        self._path.chmod(self._mode)
+        _open_to(self._path, self._mode, self._group)
         self._thread.start()
 
     def stop(self) -> None:
@@ -180,6 +183,37 @@ class Listener:
             self._server.serve()
         except Exception:
             LOG.exception("the listener on %s failed", self._path)
+
+
+@contextmanager
+def _private() -> Iterator[None]:
+    """What is made here is nobody else's until it is opened: nobody may connect between bind and chmod."""
+    mask = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(mask)
+
+
+def _open_to(path: Path, mode: int, group: str) -> None:
+    """Give a socket its group and mode."""
+    if group:
+        try:
+            os.chown(path, 0, grp.getgrnam(group).gr_gid)
+        except KeyError:
+            LOG.info("there is no group %s: only root may use %s", group, path)
+    path.chmod(mode)
+
+
+def _listen(path: Path, group: str) -> socket.socket:
+    """A listening socket for root and `group`."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    sock = socket.socket(socket.AF_UNIX)
+    with _private():
+        sock.bind(str(path))
+    _open_to(path, 0o660, group)
+    sock.listen(_BACKLOG)
+    return sock
 
 
 @contextmanager

@@ -330,7 +330,7 @@ class DockerDriver:
         self._controller.ensure_here(network)
         port = self._controller.ports.take(network)
         with ExitStack() as undo:
-            undo.callback(self._controller.ports.give_back, port)
+            undo.callback(self._controller.ports.discard, port)
             draft = Endpoint(
                 uuid="",
                 network=network.uuid,
@@ -386,7 +386,7 @@ class DockerDriver:
         if not endpoint:
             return
         self._controller.links.unplug_host(endpoint.link)
-        self._controller.switch.del_ports([endpoint.port]).result(self._deadline)
+        self._controller.ports.discard(endpoint.port)
         self._store.detach(endpoint.uuid, leave_to=endpoint.labels.get(REQUESTER, ""))
 
     def endpoint_info(self, network_id: str, endpoint_id: str) -> Mapping[str, str]:

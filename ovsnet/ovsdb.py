@@ -43,6 +43,9 @@ _RETRY_DELAY = 0.02  # seconds between attempts after a refusal that a row still
 _LAG = 2.0  # seconds by which our replica may be behind (a relay, a cluster's follower); then a refusal is final
 _MAY_BE_LATE = {"constraint violation", "referential integrity violation"}  # RFC 7047, section 3.1
 _PATIENCE = 4.0  # seconds without a server after which a change is refused; a cluster elects a leader in two
+_LOOK_MS = (
+    1000  # the thread looks at deadlines at least so often: of a change that another thread sent it was told nothing
+)
 _SILENCE = 0.5  # seconds after which a cluster's member is asked again; an answer takes it some milliseconds
 _BACKOFF_MS = (50, 500)  # reconnect: first and longest pause; python-ovs' own 1 s to 8 s is an outage for an ADD
 
@@ -51,6 +54,7 @@ class Idl(ovs_idl.Idl):  # type: ignore[misc]  # python-ovs is not typed
     """The replica, yielding to other threads while it parses long updates."""
 
     _clustered = False  # whether a server has ever said so
+    _standalone = -1  # number of the session in which the server said that it is no member of a cluster
 
     def cooperative_yield(self) -> None:
         """Let another thread run; called between rows."""
@@ -58,11 +62,18 @@ class Idl(ovs_idl.Idl):  # type: ignore[misc]  # python-ovs is not typed
 
     def member(self) -> ovs_idl.Row | None:
         """What the last server that answered tells of itself as a member of a cluster (ovsdb-server(5)), or None."""
+        session = self._session.get_seqno()
+        if self._standalone == session:  # said once for a connection: each look costs 0.1 ms
+            return None
         server = (self.server_tables or {}).get("Database")
-        rows = server.rows.values() if server else ()
-        member = next((row for row in rows if row.name == self._db.name and row.model == "clustered"), None)
-        self._clustered = self._clustered or member is not None
-        return member
+        row = next((row for row in server.rows.values() if row.name == self._db.name), None) if server else None
+        if row is None:
+            return None
+        if row.model != "clustered":
+            self._standalone = session
+            return None
+        self._clustered = True
+        return row
 
     def advice(self) -> str:
         """What to do while there is no connection."""
@@ -225,8 +236,28 @@ class Engine:
             if not self.is_running:
                 raise self._unavailable(f"the {self.name} connection is closed")
             self._queue.append(request)
-            os.eventfd_write(self._wake, 1)
+        self._send_now()
         return request.future
+
+    def _send_now(self) -> None:
+        """Send from this thread if the line is free, which saves 0.3 ms; else, and to a cluster, the engine's thread does it."""
+        if self._flight is None and self.lock.acquire(blocking=False):
+            try:
+                if self.ready and self.is_running and self.idl.member() is None:
+                    self._take_off_all()
+                    if not self.idl._session.get_backlog():
+                        return  # the answer wakes the thread
+            except Exception as exc:  # noqa: BLE001  # logged there
+                self._mend(exc)
+            finally:
+                self.lock.release()
+        with self._queue_lock:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+
+    def _take_off_all(self) -> None:
+        while self._flight is None and self.ready and (batch := self._next_batch()):
+            self._take_off(batch)
 
     def execute(
         self, *commands: ovs_command.BaseCommand, timeout: float | None = None, alone: bool = False
@@ -248,11 +279,8 @@ class Engine:
             try:
                 self._wait()
                 self._turn()
-            except Exception:
-                LOG.exception("the %s connection failed and is made anew", self.name)
-                self._give_up_flight()
-                self.idl.last_id = str(uuid.UUID(int=0))  # an update half applied must not come again as a difference
-                self.idl.force_reconnect()
+            except Exception as exc:  # noqa: BLE001  # logged there
+                self._mend(exc)
                 time.sleep(_RETRY_DELAY)
         self._give_up_flight()
         with self._queue_lock:
@@ -263,11 +291,20 @@ class Engine:
             self.idl.close()
             self._changed.notify_all()
 
+    def _mend(self, exc: Exception) -> None:
+        """After a defect, of ours or python-ovs': start again with a new connection."""
+        LOG.error("the %s connection failed and is made anew", self.name, exc_info=exc)
+        with self.lock:
+            self._give_up_flight()
+            self.idl.last_id = str(uuid.UUID(int=0))  # an update half applied must not come again as a difference
+            self.idl.force_reconnect()
+
     def _wait(self) -> None:
         poll = poller.Poller()
         self.idl.wait(poll)
         poll.fd_wait(self._wake, poller.POLLIN)
         due = self._next_due()
+        poll.timer_wait(_LOOK_MS)
         if due is not None:
             poll.timer_wait(max(0, int((due - time.monotonic()) * 1000) + 1))
         poll.block()
@@ -297,8 +334,7 @@ class Engine:
             self._land()
             self._expire()
             self._ask_again()
-            while self._flight is None and self.ready and (batch := self._next_batch()):
-                self._take_off(batch)
+            self._take_off_all()
 
     def _next_batch(self) -> list[_Request]:
         now = time.monotonic()

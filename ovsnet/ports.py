@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from .switch import Switch
 
 LOG = logging.getLogger(__name__)
 
+_BREATH = 0.005  # seconds by which work behind an answer lets it go ahead
 _RETRY_PAUSE = 5.0  # seconds before ports are tried again after the switch refused
 
 
@@ -49,6 +51,10 @@ class Ports:
         self._idle = idle
         self._timeout = timeout
         self._shelves: dict[str, _Shelf] = {}
+        self._claims: dict[str, str] = {}  # port -> endpoint: to be written on the port
+        self._unwanted: set[str] = set()  # to be removed, and not known to be
+        self._leaving: set[str] = set()  # of these, being removed
+        self._next_removal = 0.0  # monotonic time
         self._wake = threading.Condition()
         self._running = False
         self._thread: threading.Thread | None = None
@@ -66,6 +72,7 @@ class Ports:
             self._wake.notify()
         if self._thread is not None:
             self._thread.join(self._timeout)
+        self.flush()
         names = [name for shelf in self._shelves.values() for name in shelf.ready]
         self._shelves.clear()
         if names:
@@ -86,11 +93,22 @@ class Ports:
 
     def claim(self, name: str, endpoint: str) -> None:
         """Write on the port whose it is, behind the answer: the store's row says so already."""
-        _log_failure(self._switch.claim_port(name, endpoint), f"port {name} is not marked")
+        with self._wake:
+            self._claims[name] = endpoint
+            self._wake.notify()
 
-    def give_back(self, name: str) -> None:
-        """Remove a port that was taken; for undoing."""
-        self._switch.del_ports([name]).result(self._timeout)
+    def discard(self, name: str) -> None:
+        """Remove a port that is nobody's any more: behind the answer, and again until the switch has taken it."""
+        with self._wake:
+            self._claims.pop(name, None)
+            self._unwanted.add(name)
+            self._wake.notify()
+
+    def flush(self) -> None:
+        """Write at once what is to be written behind answers, and wait for it; what fails is tried again later."""
+        for written in self._write():
+            with suppress(OvsnetError):
+                written.result(self._timeout)
 
     def forget(self, network: str) -> None:
         """Remove the spares of a network, given by uuid, that is going away."""
@@ -130,12 +148,21 @@ class Ports:
     def _run(self) -> None:
         while self._running:
             with self._wake:
-                self._wake.wait_for(lambda: not self._running or self._due() is not None, timeout=1.0)
+                self._wake.wait_for(self._has_work, timeout=1.0)
+            # The answer leaves first, and what others want meanwhile shares the transaction.
+            time.sleep(_BREATH)
+            self._write()
+            with self._wake:
                 shelf = self._due() if self._running else None
                 missing = self._spares - len(shelf.ready) if shelf else 0
             if shelf is not None:
                 self._fill(shelf, missing)
             self._drop_idle()
+
+    def _has_work(self) -> bool:
+        now = time.monotonic()
+        unwritten = self._claims or (self._unwanted - self._leaving and self._next_removal <= now)
+        return not self._running or bool(unwritten) or self._due() is not None
 
     def _due(self) -> _Shelf | None:
         now = time.monotonic()
@@ -156,6 +183,34 @@ class Ports:
                 shelf.ready.extend(names)
                 return
         _log_failure(self._switch.del_ports(names), "spare ports stay whose network has gone")
+
+    def _write(self) -> list[Future[list[Any]]]:
+        """Send the claims and removals that wait."""
+        with self._wake:
+            claims, self._claims = self._claims, {}
+            leaving = self._unwanted - self._leaving if self._next_removal <= time.monotonic() else set()
+            self._leaving |= leaving
+        written = []
+        try:
+            for name, endpoint in claims.items():
+                written.append(self._switch.claim_port(name, endpoint))
+                _log_failure(written[-1], f"port {name} is not marked")
+            if leaving:
+                written.append(self._switch.del_ports(leaving))
+                written[-1].add_done_callback(lambda future: self._removed(leaving, future.exception()))
+        except OvsnetError as exc:
+            self._removed(leaving, exc)
+        return written
+
+    def _removed(self, names: set[str], exc: BaseException | None) -> None:
+        with self._wake:
+            self._leaving -= names
+            if exc is None:
+                self._unwanted -= names
+            else:
+                self._next_removal = time.monotonic() + _RETRY_PAUSE
+        if exc is not None:
+            LOG.warning("%d ports stay for now: %s", len(names), exc)
 
     def _drop_idle(self) -> None:
         now = time.monotonic()

@@ -69,7 +69,7 @@ def cni_install(session: Session, bin_dir: Path) -> None:
     """Install the CNI plugins, which talk to the socket given."""
     from cni.install import install  # noqa: PLC0415  # only here
 
-    _tell(session, install(bin_dir, Path(session.socket).absolute()))
+    _tell(session, install(bin_dir, Path(session.socket).absolute().with_name("cni.sock")))
 
 
 @cni.command("uninstall")

@@ -54,6 +54,65 @@ class LinkInfo:
     addresses: tuple[IPInterface, ...]
 
 
+class Plug:
+    """A container's link that exists; made by `Links.plugging`."""
+
+    def __init__(
+        self,
+        home: Host,
+        netns: Netns,
+        inside: Socket,
+        ifname: str,
+        mtu: int,
+        lower: int,
+        index: int,
+        *,
+        created: bool,
+    ) -> None:
+        self._home = home
+        self._netns = netns
+        self._inside = inside
+        self._ifname = ifname
+        self._mtu = mtu
+        self._lower = lower
+        self._index = index
+        self._created = created
+        self._prepared: tuple[str, bool] | None = None
+
+    def prepare(self, mac: str, *, ipv6: bool) -> None:
+        """Bring the link up with what is expected to be its MAC, and IPv6 if it is to have that; nobody is reached by it yet."""
+        self._inside.batch(self._up(mac, ipv6=ipv6))
+
+    def finish(self, mac: str, addresses: tuple[IPInterface, ...], routes: tuple[Route, ...]) -> LinkInfo:
+        """Put the link in service; traffic passes when this returns.
+
+        A link that was there already is brought to the same state (addresses and routes of others are left alone). A route
+        whose destination has one already is left as it is. The answer's addresses are those that were asked for.
+        """
+        requests = self._up(mac, ipv6=any(address.version == 6 for address in addresses))
+        requests += [m.new_address(self._index, address) for address in addresses]
+        for route in routes:
+            if not self._created:
+                requests.append(m.del_route(self._index, route))
+            requests.append(m.new_route(self._index, route, direct=_outside(route, addresses)))
+        info = _read(self._home, self._inside, requests, self._netns, index=self._index)
+        if info is None or info.lower != self._lower or info.name != self._ifname:
+            raise LinkFailed(f"{self._ifname} in {self._netns.path} was changed by somebody else", hint="try again")
+        return replace(info, addresses=addresses)
+
+    def _up(self, mac: str, *, ipv6: bool) -> list[Request]:
+        """What brings the link up; nothing if it is like that already."""
+        if self._prepared == (mac, ipv6):
+            return []
+        self._prepared = (mac, ipv6)
+        if ipv6:
+            self._home.inside(self._netns, lambda: _enable_ipv6(self._ifname))
+        return [
+            m.link_local(self._index, wanted=ipv6),
+            m.set_link(self._index, "set MAC, MTU and up", flags=m.IFF_UP, change=m.IFF_UP, mac=mac, mtu=self._mtu),
+        ]
+
+
 class Links:
     """Network devices of this host and of containers on it. Safe to use from many threads: each call has its own sockets.
 
@@ -82,21 +141,13 @@ class Links:
             both = m.IFF_UP | m.IFF_NOARP
             host.batch([m.set_link(lower, "set MTU, no ARP and up", flags=both, change=both, mtu=mtu)])
 
-    def plug_netns(
-        self,
-        port: str,
-        netns: Netns,
-        ifname: str,
-        mac: str,
-        mtu: int,
-        addresses: tuple[IPInterface, ...],
-        routes: tuple[Route, ...],
-    ) -> LinkInfo:
-        """Give the container the interface `ifname` on `port`; traffic passes when this returns.
+    @contextlib.contextmanager
+    def plugging(self, port: str, netns: Netns, ifname: str, mtu: int) -> Iterator[Plug]:
+        """Make the interface `ifname` on `port` in the container, out of service; `Plug.finish` puts it in service.
 
-        A link of ours of that name on that port is brought to the same state (addresses and routes of others are left
-        alone), another interface of that name is LinkExists. A route whose destination has one already is left as it is. After
-        a failure the container is as before. The answer's addresses are those that were asked for.
+        What is known of an attachment before its addresses: so the link is made while the store writes them. A link of ours of
+        that name on that port is taken as it is, another interface of that name is LinkExists. When the block fails, the
+        container is as before.
         """
         check_ifname(ifname)
         with (
@@ -109,40 +160,52 @@ class Links:
             index, created = self._macvlan(host, inside, lower, ifname, mtu, netns)
             if created:
                 undo.callback(inside.batch, [m.del_link(index, "undo the creation")])
-            ipv6 = any(address.version == 6 for address in addresses)
-            if ipv6:
-                self._host.inside(netns, lambda: _enable_ipv6(ifname))
-            requests = [
-                m.link_local(index, wanted=ipv6),
-                m.set_link(index, "set MAC, MTU and up", flags=m.IFF_UP, change=m.IFF_UP, mac=mac, mtu=mtu),
-                *(m.new_address(index, address) for address in addresses),
-            ]
-            for route in routes:
-                if not created:
-                    requests.append(m.del_route(index, route))
-                requests.append(m.new_route(index, route, direct=_outside(route, addresses)))
-            info = self._read(inside, requests, netns, index=index)
-            if info is None or info.lower != lower or info.name != ifname:
-                raise LinkFailed(f"{ifname} in {netns.path} was changed by somebody else", hint="try again")
+            yield Plug(self._host, netns, inside, ifname, mtu, lower, index, created=created)
             undo.pop_all()
-            return replace(info, addresses=addresses)
+
+    def plug_netns(
+        self,
+        port: str,
+        netns: Netns,
+        ifname: str,
+        mac: str,
+        mtu: int,
+        addresses: tuple[IPInterface, ...],
+        routes: tuple[Route, ...],
+    ) -> LinkInfo:
+        """Give the container the interface `ifname` on `port`; traffic passes when this returns. See `plugging` and `Plug`."""
+        with self.plugging(port, netns, ifname, mtu) as plug:
+            return plug.finish(mac, addresses, routes)
+
+    def silence(self, port: str) -> bool:
+        """Set the host's end of a link down, so that no frame passes; False if it has gone."""
+        with _reported(port), Socket() as host:
+            lower = host.index_of(port)
+            if lower is None:
+                return False
+            try:
+                host.batch([m.set_link(lower, "set the port down", change=m.IFF_UP)])
+            except Refused as exc:
+                if exc.errno != errno.ENODEV:
+                    raise
+                return False
+            return True
 
     def unplug_netns(self, netns: Netns, ifname: str, port: str) -> bool:
-        """Take the container's link out of service and free its name; it disappears with its port, which passes nothing now.
+        """Take the container's link out of service and free its name; it disappears with its port, which is silent already.
 
         False, and nothing is touched, if the container has no such link or it is not ours on `port`.
 
         Taking the macvlan down would wait 10 to 20 ms for an RCU grace period under RTNL, and its deletion as long again.
-        Instead the port goes down (no frame passes), the addresses go and with them their routes, and the MTU falls below
-        IPv6's minimum, at which the kernel ends IPv6 on the device: 0.3 ms.
+        Instead, on a port that was silenced, the addresses go and with them their routes, and the MTU falls below IPv6's
+        minimum, at which the kernel ends IPv6 on the device: 0.3 ms.
         """
         with _reported(ifname, f" in {netns.path}"), Socket() as host, self._socket(netns) as inside:
             lower = host.index_of(port)
-            info = self._read(inside, [], netns, name=ifname)
+            info = _read(self._host, inside, [], netns, name=ifname)
             if lower is None or info is None or not _ours(info, lower):
                 return False
             try:
-                host.batch([m.set_link(lower, "set the port down", change=m.IFF_UP)])
                 self._bury(inside, info.ifindex)
             except Refused as exc:
                 if exc.errno != errno.ENODEV:
@@ -162,7 +225,7 @@ class Links:
             if created:
                 undo.callback(host.batch, [m.del_link(index, "undo the creation")])
             change = m.set_link(index, "set MAC, MTU and down", change=m.IFF_UP, mac=mac, mtu=mtu)
-            info = self._read(host, [change], None, index=index)
+            info = _read(self._host, host, [change], None, index=index)
             if info is None or info.lower != lower:
                 raise LinkFailed(f"{link} was changed by somebody else", hint="try again")
             undo.pop_all()
@@ -174,7 +237,7 @@ class Links:
         Takes 15 to 20 ms, nearly all of it in the kernel.
         """
         with _reported(link), Socket() as host:
-            info = self._read(host, [], None, name=link)
+            info = _read(self._host, host, [], None, name=link)
             if info is None or info.kind != m.MACVLAN:
                 return False
             host.batch([m.del_link(info.ifindex, "delete the link")])
@@ -205,7 +268,7 @@ class Links:
     def link(self, name: str, netns: Netns | None = None) -> LinkInfo | None:
         """The device of that name on the host, or in `netns`; None if there is none."""
         with _reported(name, f" in {netns.path}" if netns else ""), self._socket(netns) as sock:
-            info = self._read(sock, [], netns, name=name)
+            info = _read(self._host, sock, [], netns, name=name)
             if info is None:
                 return None
             bodies = sock.dump(m.dump_addresses(info.ifindex))
@@ -274,7 +337,7 @@ class Links:
                 host.batch([m.new_macvlan(name, index, lower, mtu, netns.fd if netns else None)])
             except Refused as exc:
                 # Which check of the kernel came first tells nothing: look who has the name.
-                present = self._read(inside, [], netns, name=name)
+                present = _read(self._host, inside, [], netns, name=name)
                 if present is not None:
                     if _ours(present, lower):
                         return present.ifindex, False
@@ -302,16 +365,17 @@ class Links:
             # Older kernels rename only what is down: there it costs the grace period after all.
             inside.batch([m.set_link(index, "set the link down", change=m.IFF_UP), rename])
 
-    def _read(
-        self, sock: Socket, requests: list[Request], netns: Netns | None, *, name: str = "", index: int = 0
-    ) -> LinkInfo | None:
-        """Send `requests`, then read the device as it is after them. Its addresses are left out."""
-        requests = [*requests, m.get_link(name, index)]
-        if netns is None:
-            answers = sock.batch(requests)
-            return _info(m.read_device(answers[-1]), None) if answers[-1] else None
-        *_, body, home = sock.batch([*requests, m.get_namespace_id(self._host.fd)])
-        return _info(m.read_device(body), m.read_namespace_id(home)) if body else None
+
+def _read(
+    home: Host, sock: Socket, requests: list[Request], netns: Netns | None, *, name: str = "", index: int = 0
+) -> LinkInfo | None:
+    """Send `requests`, then read the device as it is after them. Its addresses are left out."""
+    requests = [*requests, m.get_link(name, index)]
+    if netns is None:
+        answers = sock.batch(requests)
+        return _info(m.read_device(answers[-1]), None) if answers[-1] else None
+    *_, body, known_as = sock.batch([*requests, m.get_namespace_id(home.fd)])
+    return _info(m.read_device(body), m.read_namespace_id(known_as)) if body else None
 
 
 @contextlib.contextmanager

@@ -5,6 +5,6 @@ this host, alone or as a member of a `cluster`. Called by the use cases and the 
 """
 
 from .server import StateServer
-from .store import Store
+from .store import PendingEndpoint, Store
 
-__all__ = ["StateServer", "Store"]
+__all__ = ["PendingEndpoint", "StateServer", "Store"]

@@ -464,7 +464,8 @@ class Attach(StoreCommand):
 
     `endpoint.addresses` is ignored for families with a pool: `wanted` has what is asked for there; other addresses of it stay as
     they are (a foreign IPAM's). An endpoint of the same key already there is the result, unless it asks for other addresses.
-    `mac` empty derives it from the first address by `derive_mac`.
+    `mac` empty derives it from the first address by `derive_mac`. `planned` is what the last attempt wrote, without its uuid,
+    as soon as it is on its way.
     """
 
     def __init__(
@@ -483,6 +484,7 @@ class Attach(StoreCommand):
         self.derive_mac = derive_mac
         self.adopt = adopt
         self.names = names
+        self.planned: Endpoint | None = None
 
     def run_idl(self, txn: Transaction) -> None:
         """See the class."""
@@ -524,13 +526,15 @@ class Attach(StoreCommand):
         row.container, row.ifname = endpoint.container, endpoint.ifname
         row.origin, row.node, row.sandbox = endpoint.origin.value, endpoint.node, endpoint.sandbox
         row.addresses = [str(one) for one in addresses]
-        row.mac = endpoint.mac or (self.derive_mac(addresses[0].ip) if addresses else "")
-        row.mtu, row.port, row.link, row.labels = endpoint.mtu, endpoint.port, endpoint.link, dict(endpoint.labels)
-        row.published, row.bandwidth = [str(one) for one in endpoint.published], rows.bandwidth(endpoint.bandwidth)
-        row.trunk, row.config, row.aliases = list(endpoint.trunk), endpoint.config, list(endpoint.aliases)
+        mac = endpoint.mac or (self.derive_mac(addresses[0].ip) if addresses else "")
+        row.mac = mac
+        row.mtu, row.port, row.link = endpoint.mtu, endpoint.port, endpoint.link
+        for column, value in rows.rarely(endpoint).items():
+            setattr(row, column, value)
         for plan in plans:
             self.write_lease(txn, plan, owner)
         self.result = row
+        self.planned = dataclasses.replace(endpoint, addresses=tuple(addresses), mac=mac)
 
     def post_commit(self, txn: Transaction) -> None:
         """Replace the row by the Endpoint."""

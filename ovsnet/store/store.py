@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from importlib import resources
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
 from ovs.stream import Stream
 
@@ -18,12 +18,40 @@ from . import commands, pool_commands, rows
 from .view import Observer, StoreIdl, View
 
 DATABASE = "OVSNet"
+
+T = TypeVar("T")
 _PROBE_MS = 1500  # a member of a cluster that is silent for twice as long is left for another one
 
 
 def schema_text() -> str:
     """The schema that this version of ovsnet speaks, as JSON (RFC 7047, section 3.2)."""
     return (resources.files(__package__) / "ovsnet.ovsschema").read_text(encoding="utf-8")
+
+
+class Pending(Generic[T]):
+    """A change that is on its way; `result` waits for its end, any number of times."""
+
+    def __init__(self, engine: Engine, command: Command) -> None:
+        self._engine = engine
+        self._future = engine.submit(command)
+
+    def result(self) -> T:
+        """What the command yields, or its error; DeadlineExceeded if the outcome is unknown."""
+        result: T = self._engine.result(self._future)[0]
+        return result
+
+
+class PendingEndpoint(Pending[Endpoint]):
+    """An endpoint that is being written."""
+
+    def __init__(self, engine: Engine, command: commands.Attach) -> None:
+        super().__init__(engine, command)
+        self._command = command
+
+    @property
+    def planned(self) -> Endpoint | None:
+        """What it will be, without its uuid, unless somebody else is quicker; None if that is not known yet."""
+        return self._command.planned
 
 
 class Store:
@@ -310,10 +338,19 @@ class Store:
         Docker was given; `names` are those under which an address may be reserved for it. PoolExhausted, AddressInUse,
         AddressNotInPool, AlreadyExists, NetworkNotFound.
         """
-        result: Endpoint = self._one(
-            commands.Attach(self, endpoint, wanted, derive_mac=mac_for, adopt=adopt, names=names)
-        )
-        return result
+        return self.attach_soon(endpoint, wanted, adopt=adopt, names=names).result()
+
+    def attach_soon(
+        self,
+        endpoint: Endpoint,
+        wanted: Sequence[IPAddress] = (),
+        *,
+        adopt: bool = False,
+        names: Sequence[str] = (),
+    ) -> PendingEndpoint:
+        """`attach` for who has something to do meanwhile."""
+        command = commands.Attach(self, endpoint, wanted, derive_mac=mac_for, adopt=adopt, names=names)
+        return PendingEndpoint(self._engine, command)
 
     def set_endpoint(self, uuid: str, **columns: str | Mapping[str, str]) -> Endpoint:
         """Change `sandbox`, `port`, `link` or `labels` of an endpoint; EndpointNotFound."""
@@ -326,6 +363,10 @@ class Store:
         `by` is who asks, for the observer; "" means the edge that made the endpoint.
         """
         self._one(commands.Detach(self, uuid, leave_to=leave_to, by=by))
+
+    def detach_soon(self, uuid: str, *, by: str = "") -> Pending[None]:
+        """`detach` for who has something to do meanwhile."""
+        return Pending(self._engine, commands.Detach(self, uuid, by=by))
 
     # -----------------------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -20,7 +21,7 @@ from flask import Flask
 
 from cni import protocol, wire
 from cni.blueprint import create_blueprint
-from cni.install import install, uninstall
+from cni.install import executable, install, uninstall
 from ovsnet.errors import AlreadyExists, InvalidRequest
 from ovsnet.model import Attachment, AttachRequest, Health
 from tests.unit.test_cni_protocol import ATTACHMENT
@@ -263,8 +264,7 @@ def test_half_an_answer_is_code_11(plugin: Plugin, answer: bytes) -> None:
 
 def test_a_silent_controller_is_given_up(tmp_path: Path) -> None:
     plugin = Plugin(tmp_path)
-    text = plugin.path.read_text(encoding="utf-8")
-    plugin.path.write_text(text.replace("\nDEADLINE = 25 ", "\nDEADLINE = 1 "), encoding="utf-8")
+    plugin.path.write_bytes(executable(plugin.socket, deadline=1))
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.bind(str(plugin.socket))
         deaf.listen(0)
@@ -272,6 +272,16 @@ def test_a_silent_controller_is_given_up(tmp_path: Path) -> None:
             status, error = plugin.run(command)
             assert (status, error["code"]) == (1, code)
             assert "within 1 s" in error["msg"]
+
+
+def test_an_interpreter_of_another_version_compiles_the_source(tmp_path: Path) -> None:
+    plugin = Plugin(tmp_path)
+    text = plugin.path.read_text(encoding="utf-8")
+    other, count = re.subn(r"(sys\.hexversion >> 16 == )0x\w+", r"\g<1>0", text)
+    assert count == 1
+    plugin.path.write_text(other.replace("marshal.loads", "marshal.no_such_thing"), encoding="utf-8")
+    status, answer = plugin.run("VERSION")
+    assert (status, answer["supportedVersions"]) == (0, list(protocol.VERSIONS))
 
 
 # -- Installation

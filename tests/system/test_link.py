@@ -294,6 +294,7 @@ def test_unplugging_frees_name_address_and_routes_at_once(
     port, next_port = switch.port(f"{HOST4}/24", f"{HOST6}/64"), switch.port()
     box.run("ip", "link", "set", "lo", "up")
     plug(links, port, inside)
+    assert links.silence(port) is True
     assert links.unplug_netns(inside, "eth0", port) is True
     assert links.unplug_netns(inside, "eth0", port) is False
     (doomed,) = device_names(box) - {"lo"}
@@ -311,6 +312,7 @@ def test_unplugging_frees_name_address_and_routes_at_once(
     plug(links, next_port, inside)
     assert routes(box)["default"] == ("eth0", HOST4)
     run("ip", "link", "del", port)
+    assert links.silence(port) is False
     assert device_names(box) == {"lo", "eth0"}
     assert routes(box)["default"] == ("eth0", HOST4)
     assert routes(box, "-6")["default"] == ("eth0", HOST6)

@@ -9,7 +9,7 @@ from ipaddress import IPv6Address
 
 import pytest
 
-from tests.harness import Dockerd, Ovs, Stack
+from tests.harness import Dockerd, Ovs, Stack, wait_until
 from tests.system.containers import Pod, Reach, create_network, start_container, unanswered
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -112,8 +112,11 @@ def test_del_twice(stack: Stack, pod: NewPod) -> None:
     address = other.attach(conf)
     for _ in range(2):
         assert box.delete(conf).ok
-        assert [link["ifname"] for link in box.netns.ip("link", "show", "up")] == ["lo"]
         assert [row["container"] for row in stack.endpoints()] == [other.id]
+        assert "eth0" not in [link["ifname"] for link in box.netns.ip("link")]
+        wait_until(
+            lambda: [link["ifname"] for link in box.netns.ip("link", "show", "up")] == ["lo"], "the link is gone"
+        )
     assert other.pings(GREEN_GATEWAY)
     assert box.attach(conf) != address  # the name is free again
     assert box.pings(address)

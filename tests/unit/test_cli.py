@@ -271,7 +271,7 @@ def test_cni_plugins_come_and_go(tmp_path: Path) -> None:
     plugin = str(bin_dir / "ovsnet")
     result = CliRunner().invoke(cli, ["cni", "install", *where, "--socket", "/run/elsewhere.sock"])
     assert (result.exit_code, result.stdout) == (0, f"{plugin}\n")
-    assert "/run/elsewhere.sock" in Path(plugin).read_text(encoding="utf-8")
+    assert "/run/cni.sock" in Path(plugin).read_text(encoding="utf-8")
     assert json.loads(CliRunner().invoke(cli, ["cni", "uninstall", *where, "-o", "json"]).stdout) == [plugin]
     assert list(bin_dir.iterdir()) == []
     Path(plugin).write_text("somebody else's", encoding="utf-8")
