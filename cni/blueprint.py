@@ -7,15 +7,15 @@ the result (none for DEL), or a 4xx or 5xx with a CNI error. Called by the compo
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, Protocol
 
 import structlog
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from ovsnet.errors import InvalidRequest, OvsnetError
-from ovsnet.model import Attachment, AttachRequest, Health
+from ovsnet.errors import InvalidRequest, OvsnetError, PoolExhausted, Unavailable
+from ovsnet.model import Attachment, AttachRequest, Expectation, Health
 
 from . import protocol, wire
 from .protocol import JSON, Call, CniError
@@ -32,8 +32,17 @@ class Attachments(Protocol):
     def detach(self, network: str, container: str, ifname: str, netns: str = "") -> None:
         """DEL; what is missing is success."""
 
+    def check_attachment(self, expected: Expectation) -> None:
+        """CHECK."""
+
+    def collect_garbage(self, ref: str, config: str, valid: Collection[tuple[str, str]]) -> None:
+        """GC."""
+
     def health(self) -> Health:
         """STATUS."""
+
+    def check_room(self, ref: str) -> None:
+        """STATUS, of one network."""
 
 
 def create_blueprint(controller: Attachments) -> Blueprint:
@@ -106,30 +115,40 @@ def _del(controller: Attachments, call: Call) -> None:
     controller.detach(key.network, key.container, key.ifname, call.environment.get("CNI_NETNS", ""))
 
 
+def _check(controller: Attachments, call: Call) -> None:
+    protocol.check_version(call)
+    controller.check_attachment(protocol.parse_check(call))
+
+
+def _gc(controller: Attachments, call: Call) -> None:
+    protocol.check_version(call)
+    network, valid = protocol.parse_valid_attachments(call)
+    controller.collect_garbage(network, protocol.config_name(call), valid)
+
+
 def _status(controller: Attachments, call: Call) -> None:
     protocol.check_version(call)
+    network = protocol.parse_status(call)
     health = controller.health()
     if not health.ok:
         reason = f"state database: {health.state}; switch: {health.switch}"
         raise CniError(protocol.NOT_AVAILABLE, f"ovsnet cannot attach containers now: {reason}", "see ovsnetd's log")
+    try:
+        controller.check_room(network)
+    except (PoolExhausted, Unavailable) as exc:
+        message = f"ovsnet cannot attach containers now: {exc.message}"
+        raise CniError(protocol.NOT_AVAILABLE, message, exc.hint) from None
 
 
 def _version(_: Attachments, call: Call) -> JSON:
     return protocol.versions(call)
 
 
-def _to_come(_: Attachments, call: Call) -> None:
-    protocol.check_version(call)
-    option = {"CHECK": "disableCheck", "GC": "disableGC"}[call.command]
-    hint = f'set "{option}": true in the network configuration list'
-    raise CniError(protocol.INVALID_ENVIRONMENT, f"{call.command} is not supported yet", hint)
-
-
 _COMMANDS: Final[Mapping[str, Callable[[Attachments, Call], JSON | None]]] = {
     "ADD": _add,
     "DEL": _del,
-    "CHECK": _to_come,
-    "GC": _to_come,
+    "CHECK": _check,
+    "GC": _gc,
     "STATUS": _status,
     "VERSION": _version,
 }

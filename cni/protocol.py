@@ -22,7 +22,9 @@ from ovsnet.model import (
     AddressRange,
     Attachment,
     AttachRequest,
+    Expectation,
     IPAddress,
+    IPInterface,
     IPNetwork,
     NetworkSpec,
     Origin,
@@ -42,6 +44,7 @@ IPAM_TYPE: Final = "ovsnet-ipam"
 # Reserved by the specification (section 5 "Error").
 INCOMPATIBLE_VERSION: Final = 1
 UNSUPPORTED_FIELD: Final = 2
+UNKNOWN_CONTAINER: Final = 3
 INVALID_ENVIRONMENT: Final = 4
 CANNOT_DECODE: Final = 6
 INVALID_CONFIG: Final = 7
@@ -58,7 +61,7 @@ ERROR_CODES: Final[Mapping[str, int]] = {
     "not-found": 101,
     "pool-not-found": 102,
     "network-not-found": 103,
-    "endpoint-not-found": 104,
+    "endpoint-not-found": UNKNOWN_CONTAINER,
     "conflict": 110,
     "already-exists": 111,
     "pool-overlap": 112,
@@ -165,13 +168,22 @@ def key(call: Call) -> Key:
     """The attachment's key. Looks at nothing else, so that DEL works with a configuration that ADD refused."""
     container = _variable(call, "CNI_CONTAINERID", check_container_id)
     ifname = _variable(call, "CNI_IFNAME", check_ifname)
+    return Key(_network_name(call), container, ifname)
+
+
+def config_name(call: Call) -> str:
+    """The configuration's name, which its runtime knows its attachments by."""
     name = call.config.get("name")
     if not isinstance(name, str) or not name:
         raise CniError(INVALID_CONFIG, "the network configuration has no name", 'add "name": "..."')
-    network = call.config.get("network") or name
+    return name
+
+
+def _network_name(call: Call) -> str:
+    network = call.config.get("network") or config_name(call)
     if not isinstance(network, str):
         raise CniError(INVALID_CONFIG, "network is not a string", "name the network to attach to, or leave it out")
-    return Key(check_network_name(network), container, ifname)
+    return check_network_name(network)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,9 +220,65 @@ def parse_add(call: Call) -> Add:
         origin=Origin.CNI,
         labels=args.labels,
         reserved_for=_reserved_for(args.labels, which.container),
+        config=config_name(call),
     )
     previous = None if config.prev_result is None else {**config.prev_result, "cniVersion": call.version}
     return Add(request, config.dns.model_dump(exclude_none=True), previous)
+
+
+def parse_check(call: Call) -> Expectation:
+    """What CHECK compares with: the previous result's account of our interface. CniError 4 or 7."""
+    which = key(call)
+    netns = _variable(call, "CNI_NETNS", str)
+    previous = call.config.get("prevResult")
+    if not isinstance(previous, dict):
+        raise CniError(INVALID_CONFIG, "CHECK without prevResult", "runtimes hand over the result of the last ADD")
+    try:
+        return _expectation(which, netns, _PreviousResult.model_validate(previous))
+    except ValidationError as exc:
+        raise _invalid(exc, "prevResult") from None
+
+
+def _expectation(which: Key, netns: str, previous: _PreviousResult) -> Expectation:
+    ours = [index for index, one in enumerate(previous.interfaces) if one.name == which.ifname and one.sandbox]
+    interface = previous.interfaces[ours[0]] if ours else _Interface(name=which.ifname)
+    addresses = tuple(one.address for one in previous.ips if one.interface is None or one.interface in ours)
+    reached = [address.network for address in addresses]
+    # Of the routes, those whose next hop lies on one of our addresses' links: others are another interface's.
+    routes = tuple(
+        Route(one.dst, one.gw)
+        for one in previous.routes
+        if one.gw is not None and any(one.gw in network for network in reached if network.version == one.gw.version)
+    )
+    mac = check_mac(interface.mac) if interface.mac else ""
+    return Expectation(which.network, which.container, which.ifname, netns, addresses, routes, mac, interface.mtu or 0)
+
+
+def parse_valid_attachments(call: Call) -> tuple[str, frozenset[tuple[str, str]]]:
+    """GC's network, and the attachments that stay, as pairs of container and interface.
+
+    CniError 7 if there is no list: none at all must not count as an empty one.
+    """
+    name = _network_name(call)
+    given = call.config.get("cni.dev/valid-attachments", call.config.get("cni.dev/attachments", _ABSENT))
+    hint = 'hand over "cni.dev/valid-attachments": [{"containerID": ..., "ifname": ...}]'
+    if given is _ABSENT:
+        raise CniError(INVALID_CONFIG, "GC without cni.dev/valid-attachments", hint)
+    valid = set()
+    for one in [] if given is None else given if isinstance(given, list) else [given]:
+        container, ifname = (one.get("containerID"), one.get("ifname")) if isinstance(one, dict) else (None, None)
+        if not isinstance(container, str) or not isinstance(ifname, str):
+            raise CniError(INVALID_CONFIG, f"cni.dev/valid-attachments: {str(one)[:80]} is no attachment", hint)
+        valid.add((container, ifname))
+    return name, frozenset(valid)
+
+
+_ABSENT: Final = object()
+
+
+def parse_status(call: Call) -> str:
+    """The network that STATUS is asked about."""
+    return _network_name(call)
 
 
 def render(attachment: Attachment, dns: JSON, version: str) -> JSON:
@@ -317,6 +385,10 @@ def _address(value: Any) -> IPAddress:
     return ipaddress.ip_address(_text(value))
 
 
+def _interface(value: Any) -> IPInterface:
+    return ipaddress.ip_interface(_text(value))
+
+
 def _requested(value: Any) -> IPAddress:
     return ipaddress.ip_interface(_text(value)).ip  # conventions: the prefix length is optional, and the pool's counts
 
@@ -366,6 +438,31 @@ class _Range(_Section):
 class _Route(_Section):
     dst: _Destination
     gw: _Address | None = None
+
+
+class _Interface(_OpenSection):
+    name: str
+    mac: str = ""
+    mtu: int | None = None
+    sandbox: str = ""
+
+
+class _Ip(_OpenSection):
+    address: Annotated[IPInterface, PlainValidator(_interface)]
+    interface: int | None = None
+
+
+class _PreviousRoute(_OpenSection):
+    dst: _Destination
+    gw: _Address | None = None
+
+
+class _PreviousResult(_OpenSection):
+    """A result of 0.3.0 or newer: CHECK is younger."""
+
+    interfaces: list[_Interface] = []
+    ips: list[_Ip] = []
+    routes: list[_PreviousRoute] = []
 
 
 def _our_ipam(value: str) -> str:
@@ -435,16 +532,19 @@ class _NetConf(_Section):
 _CAPABILITIES_TO_COME: Final = ("portMappings", "bandwidth", "ipRanges", "dns")
 
 
+def _invalid(exc: ValidationError, *place: str) -> CniError:
+    first = exc.errors(include_url=False)[0]
+    parts = (*place, *first["loc"])
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+    message = first["msg"].removeprefix("Value error, ")
+    return CniError(INVALID_CONFIG, f"{where}: {message}" if where else message, "docs/cni.md has the keys")
+
+
 def _netconf(config: JSON) -> _NetConf:
     try:
         netconf = _NetConf.model_validate(config)
     except ValidationError as exc:
-        first = exc.errors(include_url=False)[0]
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-        message = first["msg"].removeprefix("Value error, ")
-        raise CniError(
-            INVALID_CONFIG, f"{where}: {message}" if where else message, "docs/cni.md has the keys"
-        ) from None
+        raise _invalid(exc) from None
     runtime = config.get("runtimeConfig") or {}
     for name in _CAPABILITIES_TO_COME:
         if runtime.get(name):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from datetime import datetime
 
@@ -25,8 +26,12 @@ from .errors import (
     NetworkNotFound,
     NotFound,
     OvsnetError,
+    PoolExhausted,
     PoolOverlap,
+    SwitchUnavailable,
+    Unavailable,
 )
+from .examine import examine
 from .ipam import carve, check_spec, default_gateway
 from .journal import Journal
 from .link import Links, Netns, open_netns
@@ -35,6 +40,7 @@ from .model import (
     Attachment,
     AttachRequest,
     Endpoint,
+    Expectation,
     Health,
     IPAddress,
     IPNetwork,
@@ -63,6 +69,9 @@ from .switch import Switch
 LOG = logging.getLogger(__name__)
 
 AVOID = 600.0  # seconds for which an address that somebody unknown has is given to nobody
+_HEALTH_TIMEOUT = 2.0  # seconds for the switch to tell whether it works
+_MARGIN = 1.0  # seconds that a list of valid attachments may be older than its arrival
+_REMEMBERED = 60.0  # seconds, longer than any request takes
 _HIDDEN_FOR = 10.0  # seconds between Docker's RequestPool and CreateNetwork, at the very most
 
 MADE_WITH = "ovsnet.made-with"  # label of a pool that was made with a network and goes with it: the network's name
@@ -89,6 +98,8 @@ class Controller:
         self.journal = journal
         self.names = settings.names
         self._locks = KeyedLocks()
+        self._attached_lock = threading.Lock()
+        self._attached: dict[str, float] = {}  # keys of the latest attachments, and when (monotonic seconds)
         self._here: set[str] = set()  # networks (uuids) whose bridge and gateway this host has
 
     # -- pools --------------------------------------------------------------------------------------------------------
@@ -331,9 +342,19 @@ class Controller:
                     endpoint = self._attach_new(request, network, netns)
                 else:
                     endpoint = self._attach_again(request, network, netns, endpoint)
+                self._note_attached(key)
                 undo.pop_all()
         self.ports.replenish()
         return self._attachment(endpoint, network, request)
+
+    def _note_attached(self, key: str) -> None:
+        """Remember the latest attachments for a while: no list of valid ones can know them."""
+        now = time.monotonic()
+        with self._attached_lock:
+            self._attached.pop(key, None)
+            self._attached[key] = now  # in the order of time
+            while self._attached[oldest := next(iter(self._attached))] < now - _REMEMBERED:
+                del self._attached[oldest]
 
     def _attach_new(self, request: AttachRequest, network: Network, netns: Netns) -> Endpoint:
         self.ensure_here(network)
@@ -452,6 +473,46 @@ class Controller:
             if endpoint.origin is Origin.DOCKER:
                 self.links.unplug_host(endpoint.link)
             self._detach(endpoint, endpoint.sandbox, Origin.API)
+
+    def check_attachment(self, expected: Expectation) -> None:
+        """Compare an attachment with what its runtime was told. AttachmentBroken names the first difference.
+
+        EndpointNotFound, InvalidNetns.
+        """
+        examine(self, expected)
+
+    def collect_garbage(self, ref: str, config: str, valid: Collection[tuple[str, str]]) -> None:
+        """Detach what this host has on a network by the CNI configuration `config`, but for `valid` (container and interface).
+
+        What is attached while this runs, or shortly before its list arrived, stays. Goes on past errors; then Unavailable that
+        names them all.
+        """
+        asked = time.monotonic()
+        network = self.store.find_network(ref)
+        failed = []
+        for one in self.store.endpoints(network.uuid) if network else ():
+            ours = one.origin is Origin.CNI and one.node == self.settings.node and one.config == config
+            if not ours or (one.container, one.ifname) in valid:
+                continue
+            try:
+                with self._locks.hold(one.key, self.settings.deadline):
+                    present = self.store.find_endpoint(one.key)
+                    if present and present.uuid == one.uuid and self._attached.get(one.key, 0.0) < asked - _MARGIN:
+                        self._detach(present, present.sandbox, Origin.CNI)
+                        LOG.info("container %s is gone, and %s with it", one.container, one.ifname)
+            except OvsnetError as exc:
+                failed.append(f"{one.container[:40]} {one.ifname}: {exc}")
+        if failed:
+            raise Unavailable(f"not all could be removed: {'; '.join(failed)}", hint="try again later")
+
+    def check_room(self, ref: str) -> None:
+        """PoolExhausted if a network has no address for a new endpoint; one that is still to be made has."""
+        network = self.store.find_network(ref)
+        pool = network and self.store.exhausted(network)
+        if pool:
+            raise PoolExhausted(
+                f"pool {pool.name} ({pool.subnet}) has no free address", hint="remove endpoints, or grow the pool"
+            )
 
     def _detach(self, endpoint: Endpoint, sandbox: str, by: Origin) -> None:
         """Once the port is silent the address can go while the rest is taken down: nobody is reached by it any more."""
@@ -582,8 +643,13 @@ class Controller:
         """Whether requests can be served now."""
         state = "ok" if self.store.ready else "the OVSNet database is not reachable"
         switch = "ok"
-        if not self.switch.ready:
-            switch = "the Open_vSwitch database is not reachable"
+        try:
+            if not self.switch.ready:
+                switch = "the Open_vSwitch database is not reachable"
+            elif not self.switch.forwarding(_HEALTH_TIMEOUT):
+                switch = "ovs-vswitchd does not run"
+        except SwitchUnavailable as exc:
+            switch = exc.message
         return Health(state == switch == "ok", state, switch, self.settings.node, __version__)
 
 

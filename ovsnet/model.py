@@ -469,6 +469,23 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class Expectation:
+    """What an attachment is expected to be (CNI CHECK), by the result that its runtime was given.
+
+    `mac` "" and `mtu` 0 mean what the endpoint has. `routes` without a gateway of their own go to the interface.
+    """
+
+    network: str
+    container: str
+    ifname: str
+    netns: str
+    addresses: tuple[IPInterface, ...] = ()
+    routes: tuple[Route, ...] = ()
+    mac: str = ""
+    mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     """Whether this controller can serve requests now.
 

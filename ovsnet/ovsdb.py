@@ -506,6 +506,13 @@ def fetch_schema(remote: str, database: str, timeout: float, unavailable: type[U
 
     ovsdbapp's own function has no deadline.
     """
+    return ask(remote, "get_schema", [database], timeout, unavailable)
+
+
+def ask(
+    remote: str, method: str, params: Sequence[str], timeout: float, unavailable: type[Unavailable]
+) -> dict[str, Any]:
+    """One request to a server on a connection of its own, within `timeout` seconds; its result, an object."""
     until = time.monotonic() + timeout
     hint = "check that its ovsdb-server runs"
     error, opened = stream.Stream.open_block(stream.Stream.open(remote), timeout=int(timeout * 1000))
@@ -513,13 +520,15 @@ def fetch_schema(remote: str, database: str, timeout: float, unavailable: type[U
         raise unavailable(f"{remote} cannot be reached: {os.strerror(error)}", hint=hint)
     connection = jsonrpc.Connection(opened)
     try:
-        connection.send(jsonrpc.Message.create_request("get_schema", [database]))
+        connection.send(jsonrpc.Message.create_request(method, list(params)))
         while True:
             error, reply = connection.recv()
             if not error and reply is not None and reply.type == jsonrpc.Message.T_REPLY:
                 return dict(reply.result)
             if not error and reply is not None and reply.type == jsonrpc.Message.T_ERROR:
-                raise unavailable(f"{remote} has no database {database}: {reply.error}", hint=hint)
+                raise unavailable(
+                    f"{remote} answers {method} {', '.join(params)} by an error: {reply.error}", hint=hint
+                )
             if error and error != errno.EAGAIN:
                 raise unavailable(f"{remote} closed the connection", hint=hint)
             left = until - time.monotonic()

@@ -55,6 +55,7 @@ class Ports:
         self._unwanted: set[str] = set()  # to be removed, and not known to be
         self._leaving: set[str] = set()  # of these, being removed
         self._next_removal = 0.0  # monotonic time
+        self._written: set[Future[list[Any]]] = set()  # on their way to the switch
         self._wake = threading.Condition()
         self._running = False
         self._thread: threading.Thread | None = None
@@ -106,9 +107,12 @@ class Ports:
 
     def flush(self) -> None:
         """Write at once what is to be written behind answers, and wait for it; what fails is tried again later."""
-        for written in self._write():
+        self._write()
+        with self._wake:
+            written = list(self._written)
+        for one in written:
             with suppress(OvsnetError):
-                written.result(self._timeout)
+                one.result(self._timeout)
 
     def forget(self, network: str) -> None:
         """Remove the spares of a network, given by uuid, that is going away."""
@@ -184,22 +188,25 @@ class Ports:
                 return
         _log_failure(self._switch.del_ports(names), "spare ports stay whose network has gone")
 
-    def _write(self) -> list[Future[list[Any]]]:
+    def _write(self) -> None:
         """Send the claims and removals that wait."""
         with self._wake:
             claims, self._claims = self._claims, {}
             leaving = self._unwanted - self._leaving if self._next_removal <= time.monotonic() else set()
             self._leaving |= leaving
-        written = []
-        try:
-            for name, endpoint in claims.items():
-                written.append(self._switch.claim_port(name, endpoint))
-                _log_failure(written[-1], f"port {name} is not marked")
-            if leaving:
-                written.append(self._switch.del_ports(leaving))
-                written[-1].add_done_callback(lambda future: self._removed(leaving, future.exception()))
-        except OvsnetError as exc:
-            self._removed(leaving, exc)
+            try:
+                for name, endpoint in claims.items():
+                    _log_failure(self._note(self._switch.claim_port(name, endpoint)), f"port {name} is not marked")
+                if leaving:
+                    removal = self._note(self._switch.del_ports(leaving))
+                    removal.add_done_callback(lambda future: self._removed(leaving, future.exception()))
+            except OvsnetError as exc:
+                self._removed(leaving, exc)
+
+    def _note(self, written: Future[list[Any]]) -> Future[list[Any]]:
+        """Keep what is on its way, for `flush`."""
+        self._written.add(written)
+        written.add_done_callback(self._written.discard)
         return written
 
     def _removed(self, names: set[str], exc: BaseException | None) -> None:

@@ -274,6 +274,13 @@ class Links:
             bodies = sock.dump(m.dump_addresses(info.ifindex))
             return replace(info, addresses=tuple(m.read_address(body)[1] for body in bodies))
 
+    def routes(self, netns: Netns, ifindex: int) -> tuple[Route, ...]:
+        """The routes by a container's device in the main table, IPv4 first."""
+        with _reported(f"routes in {netns.path}"), self._socket(netns) as sock:
+            bodies = sock.dump(m.dump_routes(4)) + sock.dump(m.dump_routes(6))
+            found = (route for route in map(m.read_route, bodies) if route is not None)
+            return tuple(route for index, route in found if index == ifindex)
+
     def links(self, prefix: str) -> tuple[LinkInfo, ...]:
         """The host's devices whose names begin with `prefix`."""
         with _reported(f"{prefix}*"), Socket() as host:

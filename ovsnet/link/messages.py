@@ -226,6 +226,23 @@ def read_destination(body: bytes) -> IPNetwork | None:
     return ipaddress.ip_network((found[_RTA_DST], length))
 
 
+def read_route(body: bytes) -> tuple[int, Route] | None:
+    """Index of the device and the route from the payload of an RTM_NEWROUTE; None for what is in another table than main."""
+    family, length, _, _, table, _, _, _, _ = _RTMSG.unpack_from(body)
+    found = attributes(body, _RTMSG.size)
+    if _RTA_TABLE in found:
+        table = _U32.unpack(found[_RTA_TABLE])[0]
+    if table != _RT_TABLE_MAIN or _RTA_OIF not in found:
+        return None
+    nothing = bytes(4 if family == _AF[4] else 16)
+    gateway = found.get(_RTA_GATEWAY)
+    route = Route(
+        ipaddress.ip_network((found.get(_RTA_DST, nothing), length)),
+        None if gateway is None else ipaddress.ip_address(gateway),
+    )
+    return _U32.unpack(found[_RTA_OIF])[0], route
+
+
 def _address(index: int, address: IPInterface) -> bytes:
     body = _IFADDRMSG.pack(_AF[address.version], address.network.prefixlen, 0, _RT_SCOPE_UNIVERSE, index)
     return body + attribute(_IFA_LOCAL, address.ip.packed)

@@ -241,6 +241,22 @@ class Store:
         """
         return bool(self._one(commands.ReleaseLease(self, pool.uuid, address, kinds, owner, by)))
 
+    def exhausted(self, network: Network) -> Pool | None:
+        """A pool of a network that has no address for a new endpoint, or None."""
+
+        def view() -> Pool | None:
+            for uuid in network.pools:
+                pool = self.view.pools.get(uuid)
+                cooling = self.view.cooling(uuid)
+                if pool is not None and (
+                    pool.draining
+                    or self.view.blocks[uuid].choose(self.node, taken={}, claimed={}, cooling=cooling) is None
+                ):
+                    return pool
+            return None
+
+        return self._engine.read(view)
+
     # -- networks -----------------------------------------------------------------------------------------------------
 
     def networks(self) -> list[Network]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ..errors import DeadlineExceeded, SwitchUnavailable
 from ..model import PortRole, SwitchPort
-from ..ovsdb import Engine, Idl, fetch_schema, schema_helper
+from ..ovsdb import Engine, Idl, ask, fetch_schema, schema_helper
 from .commands import (
     COLUMNS,
     ENDPOINT,
@@ -28,6 +28,7 @@ from .commands import (
 DATABASE = "Open_vSwitch"
 
 _MODULE = "openvswitch"
+_VSWITCHD_LOCK = "ovs_vswitchd"
 
 
 class Switch:
@@ -74,6 +75,14 @@ class Switch:
     def ready(self) -> bool:
         """Whether the database is connected and read. It reconnects by itself."""
         return self._connection is not None and self._connection.ready
+
+    def forwarding(self, timeout: float) -> bool:
+        """Whether an ovs-vswitchd works on the database: it holds the lock `ovs_vswitchd` (RFC 7047, section 4.1.8) as long as
+        it lives. Asking for the lock tells; the end of the connection lets go of it, should it be free.
+
+        SwitchUnavailable if the database does not answer within `timeout` seconds.
+        """
+        return not ask(self._remote, "lock", [_VSWITCHD_LOCK], timeout, SwitchUnavailable)["locked"]
 
     @property
     def _engine(self) -> Engine:
@@ -160,6 +169,10 @@ class Switch:
         """The ports of this node, in no particular order."""
         api = self._api
         return self._engine.read(lambda: tuple(self._ports(api)))
+
+    def find_port(self, name: str) -> SwitchPort | None:
+        """The port of this node of that name, or None."""
+        return next((port for port in self.ports() if port.name == name), None)
 
     def version(self) -> str:
         """Open vSwitch's version as its start script wrote it into the database, or "" if none did."""

@@ -23,7 +23,8 @@ from cni import protocol, wire
 from cni.blueprint import create_blueprint
 from cni.install import executable, install, uninstall
 from ovsnet.errors import AlreadyExists, InvalidRequest
-from ovsnet.model import Attachment, AttachRequest, Health
+from ovsnet.model import AttachRequest
+from tests.unit.test_cni_blueprint import Controller
 from tests.unit.test_cni_protocol import ATTACHMENT
 
 ENVIRONMENT = {
@@ -35,23 +36,6 @@ ENVIRONMENT = {
     "PYTHONPATH": "/nonexistent",
 }
 CONFIG = {"cniVersion": "1.0.0", "name": "blue", "type": "ovsnet"}
-
-
-class Controller:
-    """Keeps what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[Any] = []
-
-    def attach(self, request: AttachRequest) -> Attachment:
-        self.asked.append(request)
-        return ATTACHMENT
-
-    def detach(self, network: str, container: str, ifname: str, netns: str = "") -> None:
-        self.asked.append((network, container, ifname, netns))
-
-    def health(self) -> Health:
-        return Health(True, "ok", "ok", "here", "1")
 
 
 class Plugin:
@@ -122,7 +106,9 @@ def served(path: Path, behave: Callable[[socket.socket], None]) -> Iterator[None
 def test_add_prints_the_result(plugin: Plugin, controller: Controller) -> None:
     status, result = plugin.run()
     assert (status, result) == (0, protocol.render(ATTACHMENT, {}, "1.0.0"))
-    assert controller.asked == [AttachRequest("blue", "c1", "eth0", "/run/netns/x", reserved_for=("c1",))]
+    assert controller.asked == [
+        AttachRequest("blue", "c1", "eth0", "/run/netns/x", reserved_for=("c1",), config="blue")
+    ]
 
 
 def test_del_prints_nothing(plugin: Plugin, controller: Controller) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import json
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from werkzeug.test import TestResponse
 from cni import wire
 from cni.blueprint import create_blueprint
 from ovsnet.errors import NetworkNotFound, OvsnetError, PoolExhausted, StateUnavailable
-from ovsnet.model import Attachment, AttachRequest, Health
+from ovsnet.model import Attachment, AttachRequest, Expectation, Health, Route
 
 from .test_cni_protocol import ATTACHMENT, ENVIRONMENT
 
@@ -25,6 +27,7 @@ class Controller:
         self.asked: list[Any] = []
         self.error: Exception | None = None
         self.ok = True
+        self.full = False
 
     def attach(self, request: AttachRequest) -> Attachment:
         self._ask(request)
@@ -35,6 +38,16 @@ class Controller:
 
     def health(self) -> Health:
         return Health(self.ok, "ok" if self.ok else "disk full", "ok", "here", "1")
+
+    def check_attachment(self, expected: Expectation) -> None:
+        self._ask(expected)
+
+    def collect_garbage(self, ref: str, config: str, valid: Collection[tuple[str, str]]) -> None:
+        self._ask((ref, config, set(valid)))
+
+    def check_room(self, ref: str) -> None:
+        if self.full:
+            raise PoolExhausted(f"pool {ref} is full", hint="grow it")
 
     def _ask(self, what: Any) -> None:
         self.asked.append(what)
@@ -77,7 +90,9 @@ def test_add_attaches_and_answers_in_the_version_asked_for(edge: Edge) -> None:
     assert response.get_json()["cniVersion"] == "0.4.0"
     assert response.get_json()["ips"][0]["version"] == "4"
     assert response.get_json()["dns"] == {"search": ["x"]}
-    assert edge.controller.asked == [AttachRequest("blue", "c1", "eth0", "/run/netns/x", reserved_for=("c1",))]
+    assert edge.controller.asked == [
+        AttachRequest("blue", "c1", "eth0", "/run/netns/x", reserved_for=("c1",), config="blue")
+    ]
 
 
 def test_add_after_another_main_plugin_passes_its_result_through(edge: Edge) -> None:
@@ -109,11 +124,74 @@ def test_status_is_silent_when_all_is_well_and_50_when_not(edge: Edge) -> None:
     assert "disk full" in response.get_json()["msg"]
 
 
-@pytest.mark.parametrize("command", ["CHECK", "GC"])
-def test_commands_to_come_do_not_pretend(edge: Edge, command: str) -> None:
-    response = edge.post(command)
-    assert error(response) == (400, 4)
-    assert "not supported yet" in response.get_json()["msg"]
+def test_status_is_50_when_the_network_is_full(edge: Edge) -> None:
+    edge.controller.full = True
+    response = edge.post("STATUS", {"network": "green"})
+    assert error(response) == (503, 50)
+    assert "pool green is full" in response.get_json()["msg"]
+
+
+PREVIOUS = {
+    "cniVersion": "1.1.0",
+    "interfaces": [
+        {"name": "br0", "mac": "02:00:00:00:00:01"},
+        {"name": "eth0", "mac": "02:00:00:00:00:02", "mtu": 1400, "sandbox": "/run/netns/x"},
+        {"name": "eth1", "mac": "02:00:00:00:00:03", "sandbox": "/run/netns/x"},
+    ],
+    "ips": [{"address": "10.1.0.2/16", "interface": 1}, {"address": "10.2.0.2/16", "interface": 2}],
+    "routes": [
+        {"dst": "0.0.0.0/0", "gw": "10.1.0.1"},
+        {"dst": "10.9.0.0/16", "gw": "10.2.0.1"},
+        {"dst": "10.8.0.0/16"},
+    ],
+}
+
+
+def test_check_expects_what_the_previous_result_says_of_our_interface(edge: Edge) -> None:
+    response = edge.post("CHECK", {"prevResult": PREVIOUS})
+    assert (response.status_code, response.data) == (200, b"")
+    (expected,) = edge.controller.asked
+    assert expected == Expectation(
+        network="blue",
+        container="c1",
+        ifname="eth0",
+        netns="/run/netns/x",
+        addresses=(ipaddress.ip_interface("10.1.0.2/16"),),
+        routes=(Route(ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_address("10.1.0.1")),),
+        mac="02:00:00:00:00:02",
+        mtu=1400,
+    )
+
+
+@pytest.mark.parametrize(
+    "previous", [None, [], {"ips": [{"address": "x"}]}, {"interfaces": "eth0"}, {"routes": [{"dst": 1}]}]
+)
+def test_check_refuses_what_is_no_result(edge: Edge, previous: Any) -> None:
+    assert error(edge.post("CHECK", {"prevResult": previous})) == (400, 7)
+    assert edge.controller.asked == []
+
+
+@pytest.mark.parametrize("key", ["cni.dev/valid-attachments", "cni.dev/attachments"])
+def test_gc_names_what_stays(edge: Edge, key: str) -> None:
+    response = edge.post("GC", {"network": "green", key: [{"containerID": "a", "ifname": "eth0"}]})
+    assert (response.status_code, response.data) == (200, b"")
+    assert edge.controller.asked == [("green", "blue", {("a", "eth0")})]
+
+
+def test_gc_of_nothing_valid(edge: Edge) -> None:
+    assert edge.post("GC", {"cni.dev/valid-attachments": None}).status_code == 200
+    assert edge.controller.asked == [("blue", "blue", set())]
+
+
+@pytest.mark.parametrize("config", [{}, {"cni.dev/valid-attachments": [{"containerID": "a"}]}])
+def test_gc_without_a_list_of_attachments_is_refused(edge: Edge, config: dict[str, Any]) -> None:
+    assert error(edge.post("GC", config)) == (400, 7)
+    assert edge.controller.asked == []
+
+
+@pytest.mark.parametrize(("command", "version"), [("CHECK", "0.3.1"), ("GC", "1.0.0"), ("STATUS", "1.0.0")])
+def test_a_command_younger_than_the_version_is_code_1(edge: Edge, command: str, version: str) -> None:
+    assert error(edge.post(command, {"cniVersion": version}), version) == (400, 1)
 
 
 @pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK"])

@@ -69,7 +69,7 @@ def test_a_body_of_another_form_is_refused(body: bytes) -> None:
 
 def test_the_least_configuration_joins_the_network_of_its_name() -> None:
     assert request() == AttachRequest(
-        network="blue", container="c1", ifname="eth0", netns="/run/netns/x", reserved_for=("c1",)
+        network="blue", container="c1", ifname="eth0", netns="/run/netns/x", reserved_for=("c1",), config="blue"
     )
 
 
@@ -117,6 +117,7 @@ def test_everything_at_once() -> None:
         default_route=False,
         reserved_for=("default/p", "c1"),
         labels={"k8s-pod-name": "p"},
+        config="blue",
     )
 
 
