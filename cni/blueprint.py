@@ -7,6 +7,8 @@ the result (none for DEL), or a 4xx or 5xx with a CNI error. Called by the compo
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, Protocol
 
@@ -72,6 +74,7 @@ def serve(controller: Attachments, path: str, body: bytes) -> tuple[int, bytes]:
 def answer(controller: Attachments, body: bytes) -> Response:
     """The answer to one execution of the plugin; every failure becomes a CNI error here."""
     version = protocol.VERSIONS[-1]  # of an error in a request whose version cannot be read
+    began = time.monotonic()
     try:
         try:
             environment, stdin = wire.decode(body)
@@ -84,7 +87,12 @@ def answer(controller: Attachments, body: bytes) -> Response:
         if use_case is None:
             message = f"CNI_COMMAND {call.command[:40]!r} is not one" if call.command else "CNI_COMMAND is not set"
             raise CniError(protocol.INVALID_ENVIRONMENT, message, f"known: {', '.join(_COMMANDS)}")
-        result = use_case(controller, call)
+        try:
+            result = use_case(controller, call)
+        except (CniError, OvsnetError) as exc:
+            _log(call, began, str(exc))
+            raise
+        _log(call, began)
     except CniError as exc:
         return _response(exc, version)
     except OvsnetError as exc:
@@ -94,6 +102,21 @@ def answer(controller: Attachments, body: bytes) -> Response:
         defect = CniError(protocol.INTERNAL, "internal error", "ovsnetd's log has the traceback: please report it")
         return _response(defect, version)
     return Response("" if result is None else json.dumps(result), mimetype="application/json")
+
+
+def _log(call: Call, began: float, error: str = "") -> None:
+    """Tell of a call in the log as far as its configuration's `log_level` wants that."""
+    level = "warning" if error else "info"
+    if protocol.is_logged(call.config, level):
+        variables = {key: call.environment.get(f"CNI_{key.upper()}", "") for key in ("containerid", "ifname", "netns")}
+        ms = round((time.monotonic() - began) * 1e3, 1)
+        told = {"error": error} if error else {}
+        log.log(
+            _LEVELS[level], "CNI call", command=call.command, name=call.config.get("name"), ms=ms, **variables, **told
+        )
+
+
+_LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING}
 
 
 def _response(error: CniError, version: str = protocol.VERSIONS[-1]) -> Response:

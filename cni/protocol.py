@@ -12,13 +12,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Final, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, NoReturn, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from ovsnet.errors import InvalidRequest, OvsnetError
 from ovsnet.model import (
+    MAX_TAG,
     AddressRange,
     Attachment,
     AttachRequest,
@@ -80,6 +81,36 @@ ERROR_CODES: Final[Mapping[str, int]] = {
     "deadline-exceeded": TRY_AGAIN_LATER,
     "forbidden": 130,
     "bad-config": 131,
+}
+
+
+# What may be set of one interface and concerns nothing else: neither forwarding nor disable_ipv6, which is ovsnet's to decide.
+SYSCTLS: Final[Mapping[str, frozenset[str]]] = {
+    "ipv4.conf": frozenset(
+        {
+            "accept_local",
+            "accept_redirects",
+            "accept_source_route",
+            "arp_accept",
+            "arp_announce",
+            "arp_filter",
+            "arp_ignore",
+            "arp_notify",
+            "log_martians",
+            "proxy_arp",
+            "rp_filter",
+            "secure_redirects",
+            "send_redirects",
+            "src_valid_mark",
+        }
+    ),
+    "ipv6.conf": frozenset({"accept_ra", "accept_redirects", "addr_gen_mode", "autoconf", "hop_limit", "ndisc_notify"}),
+    "ipv4.neigh": frozenset(
+        {"base_reachable_time_ms", "gc_stale_time", "mcast_solicit", "retrans_time_ms", "ucast_solicit"}
+    ),
+    "ipv6.neigh": frozenset(
+        {"base_reachable_time_ms", "gc_stale_time", "mcast_solicit", "retrans_time_ms", "ucast_solicit"}
+    ),
 }
 
 
@@ -206,6 +237,7 @@ def parse_add(call: Call) -> Add:
     wanted = config.runtime_config.ips or config.args.cni.ips or args.ips
     mac = config.runtime_config.mac or config.args.cni.mac or args.mac
     routes, default_route = _routes(config, ipam)
+    labels = {**args.labels, **{one.key: one.value for one in config.args.cni.labels}}
     request = AttachRequest(
         network=which.network,
         container=which.container,
@@ -218,12 +250,33 @@ def parse_add(call: Call) -> Add:
         routes=routes,
         default_route=default_route,
         origin=Origin.CNI,
-        labels=args.labels,
+        labels=labels,
+        trunk=tuple(sorted({tag for one in config.vlan_trunk for tag in one.tags()})),
+        promiscuous=config.promisc_mode,
+        sysctls=_sysctls(config.sysctl, which.ifname),
+        aliases=config.runtime_config.aliases,
         reserved_for=_reserved_for(args.labels, which.container),
         config=config_name(call),
     )
     previous = None if config.prev_result is None else {**config.prev_result, "cniVersion": call.version}
-    return Add(request, config.dns.model_dump(exclude_none=True), previous)
+    return Add(request, _dns(config), previous)
+
+
+def _dns(config: _NetConf) -> JSON:
+    """The result's `dns`: what the runtime says of it, or else the configuration."""
+    dns: JSON = config.dns.model_dump(exclude_none=True)
+    runtime = config.runtime_config.dns
+    given = {"nameservers": runtime.servers, "search": runtime.searches, "options": runtime.options}
+    return dns | {key: value for key, value in given.items() if value is not None}
+
+
+def is_logged(config: JSON, level: str) -> bool:
+    """Whether the configuration wants its calls in the log at that level."""
+    wanted = config.get("log_level")
+    return wanted in LEVELS and LEVELS.index(wanted) <= LEVELS.index(level)
+
+
+LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 def parse_check(call: Call) -> Expectation:
@@ -389,6 +442,22 @@ def _interface(value: Any) -> IPInterface:
     return ipaddress.ip_interface(_text(value))
 
 
+def _pools(value: Any) -> tuple[str, ...]:
+    """A pool's name, or one for each address family."""
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError("Input should be a name, or a list of names")  # pydantic collects ValueErrors only
+    return tuple(names)
+
+
+def _aliases(value: Any) -> tuple[str, ...]:
+    """A list of names, or podman's map from networks to lists."""
+    lists = list(value.values()) if isinstance(value, dict) else [value]
+    if not all(isinstance(one, list) and all(isinstance(name, str) for name in one) for one in lists):
+        raise ValueError("Input should be a list of names")  # pydantic collects ValueErrors only
+    return tuple(dict.fromkeys(name for one in lists for name in one))
+
+
 def _requested(value: Any) -> IPAddress:
     return ipaddress.ip_interface(_text(value)).ip  # conventions: the prefix length is optional, and the pool's counts
 
@@ -477,6 +546,7 @@ class _Ipam(_Section):
     range_start: _Address | None = None
     range_end: _Address | None = None
     gateway: _Address | None = None
+    pool: Annotated[tuple[str, ...], PlainValidator(_pools)] = ()
     ranges: list[Annotated[list[_Range], Field(min_length=1)]] = []
     routes: list[_Route] = []
 
@@ -488,13 +558,54 @@ class _Dns(_OpenSection):
     options: list[str] | None = None
 
 
+class _Label(_Section):
+    key: Annotated[str, Field(min_length=1)]
+    value: str
+
+
 class _Wishes(_OpenSection):
+    """`args.cni`, what administrators ask for (CNI conventions)."""
+
     ips: list[_Requested] = []
     mac: str = ""
+    labels: list[_Label] = []
 
 
 class _Args(_OpenSection):
     cni: _Wishes = _Wishes()
+
+
+class _RuntimeDns(_OpenSection):
+    servers: list[str] | None = None
+    searches: list[str] | None = None
+    options: list[str] | None = None
+
+
+class _Runtime(_OpenSection):
+    """What runtimes fill in for the capabilities of the configuration (CNI conventions)."""
+
+    ips: list[_Requested] = []
+    mac: str = ""
+    dns: _RuntimeDns = _RuntimeDns()
+    ip_ranges: list[Annotated[list[_Range], Field(min_length=1)]] = []
+    aliases: Annotated[tuple[str, ...], PlainValidator(_aliases)] = ()
+
+
+class _Trunk(_Section):
+    """VLANs of a trunk, as the reference plugin `bridge` writes them: one by its id, or all from minID to maxID."""
+
+    id: int | None = None
+    min_id: Annotated[int | None, Field(alias="minID")] = None
+    max_id: Annotated[int | None, Field(alias="maxID")] = None
+
+    def tags(self) -> range:
+        """All of them; InvalidRequest."""
+        first, last = (self.id, self.id) if self.id is not None else (self.min_id, self.max_id)
+        if first is None or last is None or (self.id is not None and (self.min_id, self.max_id) != (None, None)):
+            raise InvalidRequest("vlanTrunk: an item has either id, or minID and maxID", hint='write {"id": 20}')
+        if not 0 < first <= last:
+            raise InvalidRequest(f"vlanTrunk: {first} to {last} are no VLANs", hint=f"use 1 to {MAX_TAG}")
+        return range(first, check_tag(last) + 1)
 
 
 class _NetConf(_Section):
@@ -508,7 +619,7 @@ class _NetConf(_Section):
     ipam: _Ipam | None = None
     dns: _Dns = _Dns()
     args: _Args = _Args()
-    runtime_config: _Wishes = _Wishes()
+    runtime_config: _Runtime = _Runtime()
     prev_result: JSON | None = None
     # Reserved or conventional, and for others to act on: accepted.
     cni_versions: Any = None
@@ -516,7 +627,6 @@ class _NetConf(_Section):
     disable_check: Any = None
     disable_gc: Annotated[Any, Field(alias="disableGC")] = None
     load_only_inlined_plugins: Any = None
-    ip_masq: Any = None
     # Our own.
     network: str = ""
     bridge: str = ""
@@ -525,11 +635,17 @@ class _NetConf(_Section):
     internal: bool | None = None
     is_gateway: bool | None = None
     is_default_gateway: bool | None = None
+    ip_masq: bool | None = None
+    vlan_trunk: list[_Trunk] = []
+    promisc_mode: bool = False
+    sysctl: dict[str, str] = {}
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(alias="log_level")] = "warning"
+    hairpin_mode: bool | None = None  # there is nothing to switch on: the way by the host's address is routed
 
 
 # Capabilities that a runtime hands over only because the configuration asks for it. To drop them in silence would promise
 # published ports or a bandwidth that are not there.
-_CAPABILITIES_TO_COME: Final = ("portMappings", "bandwidth", "ipRanges", "dns")
+_CAPABILITIES_TO_COME: Final = ("portMappings", "bandwidth")
 
 
 def _invalid(exc: ValidationError, *place: str) -> CniError:
@@ -562,14 +678,19 @@ def _network_spec(name: str, config: _NetConf, ipam: _Ipam) -> NetworkSpec | Non
     if ipam.subnet is not None:
         start, end = ipam.range_start, ipam.range_end
         sets = [[_Range.model_construct(subnet=ipam.subnet, range_start=start, range_end=end, gateway=ipam.gateway)]]
-    pools = tuple(_pool(ranges) for ranges in sets + ipam.ranges)
-    if not pools:
+    pools = tuple(_pool(ranges) for ranges in sets + ipam.ranges + config.runtime_config.ip_ranges)
+    if pools and ipam.pool:
+        raise CniError(
+            INVALID_CONFIG, "ipam has a pool and a subnet", "name the pool, which has its subnet, or make one"
+        )
+    if not pools and not ipam.pool:
         if ipam.range_start or ipam.range_end or ipam.gateway:
             raise CniError(INVALID_CONFIG, "ipam has a range or a gateway, but no subnet", 'add "subnet": "..."')
         given = {"bridge": config.bridge or None, "vlan": config.vlan, "internal": config.internal}
-        for option, value in (given | {"isGateway": config.is_gateway}).items():
+        given |= {"isGateway": config.is_gateway, "ipMasq": config.ip_masq or None}
+        for option, value in given.items():
             if value is not None:
-                hint = f"remove {option}, or give the network's ipam.subnet"
+                hint = f"remove {option}, or give the network's ipam.subnet or ipam.pool"
                 raise CniError(
                     INVALID_CONFIG, f"{option} without ipam.subnet: the network exists and has its own", hint
                 )
@@ -583,10 +704,28 @@ def _network_spec(name: str, config: _NetConf, ipam: _Ipam) -> NetworkSpec | Non
         bridge=check_ifname(config.bridge) if config.bridge else "",
         tag=None if config.vlan is None else check_tag(config.vlan),
         mtu=config.mtu,
+        pools=ipam.pool,
         subnets=pools,
         internal=_internal(config),
         origin=Origin.CNI,
+        masquerade=config.ip_masq,
     )
+
+
+def _sysctls(settings: Mapping[str, str], ifname: str) -> dict[str, str]:
+    """`sysctl` as paths below /proc/sys. In the names IFNAME stands for the interface, as in the plugin `tuning`."""
+    found = {}
+    for name, value in settings.items():
+        parts = name.split("/") if "/" in name else name.split(".")
+        kind, *device, key = parts[1:] if len(parts) > 4 else ("", "", "")
+        where, given = (f"{kind}.{device[0]}", "/".join(device[1:])) if len(device) > 1 else ("", "")
+        if parts[0] != "net" or key not in SYSCTLS.get(where, ()) or given not in ("IFNAME", ifname):
+            known = "; ".join(f"net.{place}.IFNAME: {', '.join(sorted(keys))}" for place, keys in SYSCTLS.items())
+            raise CniError(INVALID_CONFIG, f"sysctl {name[:120]!r} is not for this plugin to set", f"known: {known}")
+        if not value or not value.isprintable():
+            raise CniError(INVALID_CONFIG, f"sysctl {name} has the value {value[:40]!r}", "write a number as a string")
+        found[f"net/{where.replace('.', '/')}/{ifname}/{key}"] = value
+    return found
 
 
 def _internal(config: _NetConf) -> bool:

@@ -110,6 +110,7 @@ class Network(TypedDict):
     subnets: list[str]
     gateways: list[str]
     internal: bool
+    masquerade: bool
     origin: str
     docker_ids: list[str]
     labels: dict[str, str]
@@ -144,6 +145,9 @@ class Endpoint(TypedDict):
     mtu: int
     sandbox: str
     labels: dict[str, str]
+    trunk: list[int]
+    config: str
+    aliases: list[str]
 
 
 class Health(TypedDict):
@@ -275,6 +279,7 @@ class Client:
         pools: Sequence[str] = (),
         subnets: Sequence[str] = (),
         internal: bool = False,
+        masquerade: bool = False,
         labels: dict[str, str] | None = None,
     ) -> Network:
         """Make a network on existing `pools`, or with new ones for `subnets`. `vlan` 0 is untagged, None a free one."""
@@ -286,6 +291,7 @@ class Client:
             pools=list(pools),
             subnets=list(subnets),
             internal=internal,
+            masquerade=masquerade,
             labels=labels,
         )
         return cast(Network, self._call("POST", "/v1/networks", body))

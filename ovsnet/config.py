@@ -109,7 +109,13 @@ class Settings(BaseSettings):
         description='Datapath of bridges that ovsnet makes: "system" (kernel), "netdev" (userspace), "auto" chooses.',
     )
     device_prefix: str = Field("on", description="One to four letters or digits that begin our device names.")
-    mtu: int = Field(1500, ge=68, le=65535, description="MTU of networks that name none, in bytes.")
+    mtu: int | None = Field(
+        None,
+        ge=68,
+        le=65535,
+        description="MTU of networks that name none, in bytes. Default: what their bridge's uplinks, or else the device of the "
+        "host's default route, can carry.",
+    )
     vlan_first: int = Field(1, ge=1, le=4094, description="First VLAN tag that may be chosen by ovsnet itself.")
     vlan_last: int = Field(4094, ge=1, le=4094, description="Last VLAN tag that may be chosen by ovsnet itself.")
     spare_ports: int = Field(

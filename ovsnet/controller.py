@@ -62,6 +62,7 @@ from .model import (
     endpoint_key,
 )
 from .names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation, mac_for
+from .nat import Rules
 from .ports import Ports
 from .store import PendingEndpoint, Store
 from .switch import Switch
@@ -69,6 +70,7 @@ from .switch import Switch
 LOG = logging.getLogger(__name__)
 
 AVOID = 600.0  # seconds for which an address that somebody unknown has is given to nobody
+_ETHERNET_MTU = 1500  # bytes, where there is no uplink to ask
 _HEALTH_TIMEOUT = 2.0  # seconds for the switch to tell whether it works
 _MARGIN = 1.0  # seconds that a list of valid attachments may be older than its arrival
 _REMEMBERED = 60.0  # seconds, longer than any request takes
@@ -88,6 +90,7 @@ class Controller:
         switch: Switch,
         links: Links,
         ports: Ports,
+        rules: Rules,
         journal: Journal | None = None,
     ) -> None:
         self.settings = settings
@@ -95,9 +98,11 @@ class Controller:
         self.switch = switch
         self.links = links
         self.ports = ports
+        self.rules = rules
         self.journal = journal
         self.names = settings.names
         self._locks = KeyedLocks()
+        self._rules_lock = threading.Lock()
         self._attached_lock = threading.Lock()
         self._attached: dict[str, float] = {}  # keys of the latest attachments, and when (monotonic seconds)
         self._here: set[str] = set()  # networks (uuids) whose bridge and gateway this host has
@@ -201,7 +206,7 @@ class Controller:
         if len({one.subnet.version for one in all_pools}) < len(all_pools):
             raise InvalidRequest("a network has one pool per address family", hint="give one IPv4 and one IPv6 subnet")
         bridge = check_ifname(spec.bridge or self.settings.bridge)
-        mtu = check_mtu(spec.mtu or self.settings.mtu, ipv6=ipv6)
+        mtu = check_mtu(spec.mtu or self.settings.mtu or self._uplink_mtu(bridge), ipv6=ipv6)
         gateways = spec.gateways or tuple(one.gateway_interface for one in all_pools if one.gateway_interface)
         draft = Network(
             uuid="",
@@ -228,9 +233,18 @@ class Controller:
                 undo.callback(self.store.delete_network, network.uuid, self._pools_going_with(network))
             self._ensure_gateway(network)
             self._here.add(network.uuid)
+            if network.masquerade:
+                self.load_rules()
             undo.pop_all()
         LOG.info("network %s is on bridge %s, VLAN %d", network.name, network.bridge, network.tag)
         return network
+
+    def _uplink_mtu(self, bridge: str) -> int:
+        """What the way out of a bridge can carry: the least of its uplinks, or else the device of the host's default route."""
+        uplinks = [link for name in self.switch.uplinks(bridge) if (link := self.links.link(name)) is not None]
+        if not uplinks and (default := self.links.default_device()) is not None:
+            uplinks = [default]
+        return min((link.mtu for link in uplinks), default=_ETHERNET_MTU)
 
     def delete_network(self, ref: str) -> None:
         """Remove a network without endpoints, and the pools made with it; NetworkNotFound, InUse."""
@@ -243,7 +257,19 @@ class Controller:
             self.show_gateway_route(network)  # or the rule of a hidden one would stay
             self.switch.del_ports([self.names.gateway(network.uuid)]).result(self.settings.deadline)
             self._drop_bridge(network.bridge)
+            if network.masquerade:
+                self.load_rules()
         LOG.info("network %s is gone", network.name)
+
+    def load_rules(self) -> None:
+        """Put this host's packet filter rules in place, as the networks want them."""
+        with self._rules_lock:
+            prefixes = {
+                one.network for network in self.store.networks() if network.masquerade for one in network.gateways
+            }
+            for version in {one.version for one in prefixes}:
+                self.links.forward(version)
+            self.rules.load(prefixes)
 
     def _pool_name(self, spec: PoolSpec, network: NetworkSpec) -> str:
         if spec.name:
@@ -268,6 +294,8 @@ class Controller:
             self.switch.ensure_bridge(network.bridge)
             self._ensure_gateway(network)
             self._here.add(network.uuid)
+            if network.masquerade:
+                self.load_rules()
 
     def _ensure_gateway(self, network: Network) -> None:
         """The host's port with the network's gateway addresses, as it should be."""
@@ -359,7 +387,7 @@ class Controller:
     def _attach_new(self, request: AttachRequest, network: Network, netns: Netns) -> Endpoint:
         self.ensure_here(network)
         mtu = self._mtu(request, network)
-        port = self.ports.take(network)
+        port = self.ports.take(network, request.trunk)
         with ExitStack() as undo:
             undo.callback(self.ports.discard, port)
             draft = Endpoint(
@@ -390,6 +418,7 @@ class Controller:
                 if write.planned is not None:
                     plug.prepare(write.planned.mac, ipv6=any(one.version == 6 for one in write.planned.addresses))
                 endpoint = self._unanswered(write.result(), draft, network, request, undo)
+                plug.adjust(request.sysctls, promiscuous=request.promiscuous)
                 plug.finish(endpoint.mac, endpoint.addresses, self._routes(network, request))
             undo.pop_all()
         self.ports.claim(port, endpoint.uuid)
@@ -444,7 +473,7 @@ class Controller:
             )
         moved = endpoint.sandbox != request.netns
         if moved or self.links.link(endpoint.port) is None:
-            port, old = self.ports.take(network), endpoint
+            port, old = self.ports.take(network, endpoint.trunk), endpoint
             endpoint = self.store.set_endpoint(endpoint.uuid, port=port, sandbox=request.netns)
             self.ports.claim(port, endpoint.uuid)
             self.links.silence(old.port)
@@ -524,15 +553,9 @@ class Controller:
             released.result()
 
     def _plug(self, endpoint: Endpoint, network: Network, request: AttachRequest, netns: Netns) -> None:
-        self.links.plug_netns(
-            endpoint.port,
-            netns,
-            endpoint.ifname,
-            endpoint.mac,
-            endpoint.mtu,
-            endpoint.addresses,
-            self._routes(network, request),
-        )
+        with self.links.plugging(endpoint.port, netns, endpoint.ifname, endpoint.mtu) as plug:
+            plug.adjust(request.sysctls, promiscuous=request.promiscuous)
+            plug.finish(endpoint.mac, endpoint.addresses, self._routes(network, request))
 
     def _unplug(self, endpoint: Endpoint, sandbox: str) -> None:
         """Take down the link on an endpoint's silent port, if it is still there, and have the port removed."""
@@ -571,7 +594,17 @@ class Controller:
                     f"network {network.name} has subnet {', '.join(map(str, subnets)) or 'none'}, not {one.subnet}",
                     hint="correct the configuration's subnet, or name another network",
                 )
-        for what, wanted, have in (("bridge", spec.bridge, network.bridge), ("VLAN", spec.tag, network.tag)):
+        for ref in spec.pools:
+            if self.store.pool(ref).uuid not in network.pools:
+                raise AlreadyExists(
+                    f"network {network.name} takes no addresses from pool {ref}",
+                    hint="correct the configuration's pool, or name another network",
+                )
+        for what, wanted, have in (
+            ("bridge", spec.bridge, network.bridge),
+            ("VLAN", spec.tag, network.tag),
+            ("masquerade", spec.masquerade, network.masquerade),
+        ):
             if wanted not in ("", None, have):
                 raise AlreadyExists(
                     f"network {network.name} has {what} {have}, not {wanted}", hint="correct the configuration"
@@ -609,6 +642,7 @@ class Controller:
         Ports of endpoints that the store does not know are removed only when it knows their network: an empty or foreign
         database must not take the wires of running containers.
         """
+        self.load_rules()
         networks = {one.uuid: one for one in self.store.networks()}
         endpoints = {one.port: one for one in self.store.endpoints() if one.node == self.settings.node}
         for network in networks.values():

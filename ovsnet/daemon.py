@@ -90,7 +90,6 @@ class Daemon:
             switch.start()
             undo.callback(switch.stop)
             links = undo.enter_context(Links(settings.names))
-            Rules(settings.names).load()
             ports = Ports(
                 switch,
                 links,
@@ -102,7 +101,10 @@ class Daemon:
             journal = None
             if settings.journal_days:
                 journal = Journal(settings.state_dir / "journal.db", settings.journal_days)
-            controller = Controller(settings, store=store, switch=switch, links=links, ports=ports, journal=journal)
+            rules = Rules(settings.names)
+            controller = Controller(
+                settings, store=store, switch=switch, links=links, ports=ports, rules=rules, journal=journal
+            )
             store.wait_ready(settings.deadline)
             if journal is not None:
                 journal.start(store.watch)

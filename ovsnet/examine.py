@@ -71,8 +71,14 @@ def _port(controller: Controller, network: Network, endpoint: Endpoint) -> Itera
         yield f"switch port {port.name} is on bridge {port.bridge}, not on {network.bridge}"
     if port.tag != network.tag:
         yield f"switch port {port.name} has VLAN {port.tag}, not {network.tag}"
+    if port.trunk != endpoint.trunk:
+        yield f"switch port {port.name} carries VLANs {_list(port.trunk)} beside its own, not {_list(endpoint.trunk)}"
     if port.error:
         yield f"ovs-vswitchd says of port {port.name}: {port.error}"
+
+
+def _list(tags: tuple[int, ...]) -> str:
+    return ", ".join(map(str, tags)) or "none"
 
 
 def _link(controller: Controller, endpoint: Endpoint, expected: Expectation, link: LinkInfo | None) -> Iterator[str]:

@@ -79,8 +79,13 @@ class Ports:
         if names:
             self._switch.del_ports(names).result(self._timeout)
 
-    def take(self, network: Network) -> str:
-        """A port on `network`'s bridge with its tag, up; a spare, or else one made now. SwitchUnavailable, LinkFailed."""
+    def take(self, network: Network, trunk: tuple[int, ...] = ()) -> str:
+        """A port on `network`'s bridge with its tag, up; a spare, or else one made now. SwitchUnavailable, LinkFailed.
+
+        One that is to carry the VLANs of a `trunk` as well is never a spare.
+        """
+        if trunk:
+            return self._make(network, 1, trunk)[0]
         with self._wake:
             shelf = self._shelf(network)
             shelf.last_use = time.monotonic()
@@ -134,10 +139,11 @@ class Ports:
             shelf = self._shelves[network.uuid] = _Shelf(network)
         return shelf
 
-    def _make(self, network: Network, count: int) -> list[str]:
+    def _make(self, network: Network, count: int, trunk: tuple[int, ...] = ()) -> list[str]:
         names = [self._names.new_port() for _ in range(count)]
         ports = [
-            SwitchPort(name, network.bridge, network.tag, network.mtu, PortRole.SPARE, network.uuid) for name in names
+            SwitchPort(name, network.bridge, network.tag, network.mtu, PortRole.SPARE, network.uuid, trunk=trunk)
+            for name in names
         ]
         try:
             self._switch.add_ports(ports).result(self._timeout)

@@ -134,6 +134,7 @@ class FakeController:
             pools=tuple(pool.uuid for pool in pools),
             gateways=tuple(pool.gateway_interface for pool in pools if pool.gateway_interface and not spec.internal),
             internal=spec.internal,
+            masquerade=bool(spec.masquerade),
             origin=spec.origin,
             docker_ids=frozenset(),
             labels=spec.labels,

@@ -273,6 +273,9 @@ class NetworkCreate(_Request):
     pools: list[Name] = Field([], description="Existing pools, by name or UUID")
     subnets: list[Subnet] = Field([], description="Subnets for which pools are made with the network")
     internal: bool = Field(False, description="No gateway on the host")
+    masquerade: bool = Field(
+        False, description="What leaves the network by another device of the host gets that device's address"
+    )
     labels: dict[Text, Text] = {}
 
     def spec(self) -> model.NetworkSpec:
@@ -285,6 +288,7 @@ class NetworkCreate(_Request):
             pools=tuple(self.pools),
             subnets=tuple(model.PoolSpec(subnet=subnet) for subnet in self.subnets),
             internal=self.internal,
+            masquerade=self.masquerade,
             labels=self.labels,
         )
 
@@ -427,6 +431,7 @@ class Network(BaseModel):
     subnets: list[str]
     gateways: list[str] = Field(description="The host's addresses with prefix lengths")
     internal: bool
+    masquerade: bool
     origin: str
     docker_ids: list[str] = Field(description="Ids under which Docker knows it")
     labels: dict[str, str]
@@ -445,6 +450,7 @@ class Network(BaseModel):
             subnets=[str(pool.subnet) for pool in own],
             gateways=[str(gateway) for gateway in network.gateways],
             internal=network.internal,
+            masquerade=network.masquerade,
             origin=network.origin.value,
             docker_ids=sorted(network.docker_ids),
             labels=dict(network.labels),
@@ -480,6 +486,9 @@ class Endpoint(BaseModel):
     mtu: int
     sandbox: str = Field(description="Path of the container's network namespace; empty until Docker's Join")
     labels: dict[str, str]
+    trunk: list[int] = Field(description="VLANs that the container gets tagged, beside the network's own")
+    config: str = Field(description="The CNI configuration that attached it; empty for none")
+    aliases: list[str] = Field(description="Names for it on the network")
 
     @classmethod
     def of(cls, endpoint: model.Endpoint, network: model.Network) -> Self:
@@ -507,6 +516,9 @@ class Endpoint(BaseModel):
             mtu=endpoint.mtu,
             sandbox=endpoint.sandbox,
             labels=dict(endpoint.labels),
+            trunk=list(endpoint.trunk),
+            config=endpoint.config,
+            aliases=list(endpoint.aliases),
         )
 
 

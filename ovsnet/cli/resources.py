@@ -231,6 +231,7 @@ def network_show(session: Session, name: str) -> None:
 @click.option("--vlan", metavar="N", type=int, help="VLAN tag, 0 for untagged. Default: a free one.")
 @click.option("--mtu", metavar="N", type=int, help="Bytes. Default: the settings'.")
 @click.option("--internal", is_flag=True, help="No gateway on the host.")
+@click.option("--masquerade", is_flag=True, help="What leaves by another device of the host gets its address.")
 @options
 @click.pass_obj
 def network_create(
@@ -242,10 +243,11 @@ def network_create(
     vlan: int | None,
     mtu: int | None,
     internal: bool,
+    masquerade: bool,
 ) -> None:
     """Make a network."""
     made = session.client().create_network(
-        name, bridge=bridge, vlan=vlan, mtu=mtu, pools=pools, subnets=subnets, internal=internal
+        name, bridge=bridge, vlan=vlan, mtu=mtu, pools=pools, subnets=subnets, internal=internal, masquerade=masquerade
     )
     _show(session, made)
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
+import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Self
 
-from ..errors import LinkExists, LinkFailed
+from ..errors import InvalidRequest, LinkExists, LinkFailed
 from ..model import MIN_MTU, IPAddress, IPInterface, IPNetwork, Route
 from ..names import DeviceNames, check_ifname
 from . import messages as m
@@ -23,6 +27,8 @@ from . import probe
 from . import routes as gateway_routes
 from .netns import Host, Netns
 from .wire import Refused, Request, Socket
+
+LOG = logging.getLogger(__name__)
 
 # The kernel counts up from 1: indexes of this range are free but for the links that we made.
 _INDEX_FIRST, _INDEX_COUNT = 1 << 20, 1 << 30
@@ -82,6 +88,19 @@ class Plug:
     def prepare(self, mac: str, *, ipv6: bool) -> None:
         """Bring the link up with what is expected to be its MAC, and IPv6 if it is to have that; nobody is reached by it yet."""
         self._inside.batch(self._up(mac, ipv6=ipv6))
+
+    def adjust(self, sysctls: Mapping[str, str], *, promiscuous: bool) -> None:
+        """Set what is rarely asked for: paths below /proc/sys that concern this interface, and that it takes any frame.
+
+        InvalidRequest for a path of anything else, or a value that the kernel does not take.
+        """
+        for path, value in sysctls.items():
+            if not re.fullmatch(rf"net/ipv[46]/(conf|neigh)/{re.escape(self._ifname)}/[a-z_0-9]+", path):
+                raise InvalidRequest(f"{path} is no setting of interface {self._ifname}", hint="see docs/cni.md")
+            self._home.inside(self._netns, partial(_write_sysctl, path, value))
+        if promiscuous:
+            change = m.set_link(self._index, "take any frame", flags=m.IFF_PROMISC, change=m.IFF_PROMISC)
+            self._inside.batch([change])
 
     def finish(self, mac: str, addresses: tuple[IPInterface, ...], routes: tuple[Route, ...]) -> LinkInfo:
         """Put the link in service; traffic passes when this returns.
@@ -295,6 +314,13 @@ class Links:
                 if device.name.startswith(prefix)
             )
 
+    def default_device(self) -> LinkInfo | None:
+        """The device of the host's default route, IPv4's before IPv6's; None if there is none."""
+        with _reported("routes"), Socket() as host:
+            bodies = host.dump(m.dump_routes(4)) + host.dump(m.dump_routes(6))
+            found = [one for one in map(m.read_route, bodies) if one is not None and not one[1].destination.prefixlen]
+            return _read(self._host, host, [], None, index=found[0][0]) if found else None
+
     def host_routes(self) -> tuple[IPNetwork, ...]:
         """Destinations of the host's main routing table, IPv4 before IPv6, each once, without default routes."""
         with _reported("routes"), Socket() as host:
@@ -309,6 +335,24 @@ class Links:
     def show_routes(self, device: str, addresses: tuple[IPInterface, ...]) -> None:
         """Undo `hide_routes`; again is harmless."""
         gateway_routes.show(device, addresses)
+
+    def forward(self, version: int) -> None:
+        """Have the host route packets of that IP version between its devices; never switched off again, for others rely on it.
+
+        A host that routes IPv6 ignores router advertisements, its own default route among them, unless a device takes them all
+        the same (accept_ra=2, the kernel's ip-sysctl.txt).
+        """
+        with _reported("forwarding"):
+            if version == 4:
+                if _sysctl("net/ipv4/ip_forward", b"1"):
+                    LOG.info("IPv4 forwarding is switched on")
+            elif Path("/proc/sys/net/ipv6/conf/all/forwarding").read_bytes().strip() != b"1":
+                for device in Path("/proc/sys/net/ipv6/conf").iterdir():
+                    setting = device / "accept_ra"
+                    if device.name not in ("all", "default", "lo") and setting.read_bytes().strip() == b"1":
+                        setting.write_bytes(b"2")
+                _sysctl("net/ipv6/conf/all/forwarding", b"1")
+                LOG.info("IPv6 forwarding is switched on")
 
     def probe(self, device: str, address: IPAddress, seconds: float) -> str | None:
         """The MAC of whoever answers for `address` on the link of the host's `device` within `seconds`, or None."""
@@ -443,14 +487,32 @@ def _disable_ipv6(device: str) -> None:
         _sysctl_ipv6(device, "disable_ipv6", b"1")
 
 
-def _sysctl_ipv6(device: str, key: str, value: bytes) -> None:
-    """Set net.ipv6.conf.`device`.`key`. /proc/sys/net shows the namespace of the thread that opens the file.
-
-    Written only if it differs: a write of disable_ipv6 takes RTNL by trying again and again.
-    """
-    fd = os.open(f"/proc/sys/net/ipv6/conf/{device}/{key}", os.O_RDWR | os.O_CLOEXEC)
+def _write_sysctl(path: str, value: str) -> None:
+    """In the namespace of this thread."""
     try:
-        if os.read(fd, 16).strip() != value:
-            os.pwrite(fd, value, 0)
+        fd = os.open(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        if exc.errno not in (errno.EINVAL, errno.ENOENT, errno.ERANGE):
+            raise
+        raise InvalidRequest(f"sysctl {path}={value}: {exc.strerror}", hint="see the kernel's ip-sysctl.txt") from None
+
+
+def _sysctl_ipv6(device: str, key: str, value: bytes) -> None:
+    """Set net.ipv6.conf.`device`.`key`, if it differs: a write of disable_ipv6 takes RTNL by trying again and again."""
+    _sysctl(f"net/ipv6/conf/{device}/{key}", value)
+
+
+def _sysctl(path: str, value: bytes) -> bool:
+    """Set what differs; whether it did. /proc/sys/net shows the namespace of the thread that opens the file."""
+    fd = os.open(f"/proc/sys/{path}", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if os.read(fd, 16).strip() == value:
+            return False
+        os.pwrite(fd, value, 0)
+        return True
     finally:
         os.close(fd)

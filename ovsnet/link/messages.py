@@ -15,7 +15,7 @@ from ..model import IPInterface, IPNetwork, Route
 from ..names import check_mac
 from .wire import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request, attribute, attributes
 
-IFF_UP, IFF_NOARP = 0x1, 0x80
+IFF_UP, IFF_NOARP, IFF_PROMISC = 0x1, 0x80, 0x100
 RTMGRP_LINK = 0x1
 MACVLAN = "macvlan"
 

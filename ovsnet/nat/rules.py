@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import DeadlineExceeded, Unavailable
+from ..model import IPNetwork
 from ..names import DeviceNames
 
 _FAMILY = "inet"
@@ -14,6 +16,7 @@ _TIMEOUT = 5.0  # seconds; nft needs 10 ms
 _HINT = "see that nftables is installed and that ovsnetd may change it"
 _RAW = -300  # NF_IP_PRI_RAW: before connection tracking, which then has nothing to track
 _FILTER = 0  # NF_IP_PRI_FILTER
+_SOURCE_NAT = 100  # NF_IP_PRI_NAT_SRC
 
 
 class Rules:
@@ -27,8 +30,12 @@ class Rules:
         self.table = table or ("ovsnet" if names == DeviceNames() else f"ovsnet-{names.prefix}")
         self._names = names
 
-    def load(self) -> None:
-        """Put the rules in place; the table is replaced in one transaction, so there is no moment without it."""
+    def load(self, masqueraded: Iterable[IPNetwork] = ()) -> None:
+        """Put the rules in place; the table is replaced in one transaction, so there is no moment without it.
+
+        What comes from the prefixes `masqueraded` and leaves by a device that is not one of our gateways gets the address of
+        that device, but for multicast. The kernel remembers a connection's address, so that a reload disturbs none.
+        """
         ports = _match("iifname", self._names.port_pattern)
         between = [_match("iifname", self._names.gateway_pattern), _match("oifname", self._names.gateway_pattern)]
         self._apply(
@@ -42,6 +49,11 @@ class Rules:
                 # need to tell equal gateways from different ones, which nftables cannot compare.
                 self._chain("forward", _FILTER),
                 self._rule("forward", between, "networks are isolated"),
+                self._chain("postrouting", _SOURCE_NAT, "nat"),
+                *(
+                    self._rule("postrouting", self._leaving(prefix), "masqueraded", "masquerade")
+                    for prefix in sorted(masqueraded, key=lambda one: (one.version, one))
+                ),
             ]
         )
 
@@ -66,21 +78,34 @@ class Rules:
             {"delete": {"table": self._table}},
         ]  # to delete a missing one is an error
 
-    def _chain(self, hook: str, priority: int) -> dict[str, Any]:
-        place = {"family": _FAMILY, "table": self.table, "name": hook}
-        return {"add": {"chain": place | {"type": "filter", "hook": hook, "prio": priority, "policy": "accept"}}}
+    def _leaving(self, prefix: IPNetwork) -> list[dict[str, Any]]:
+        family, multicast = ("ip", ("224.0.0.0", 4)) if prefix.version == 4 else ("ip6", ("ff00::", 8))
+        return [
+            _match_prefix(family, "saddr", str(prefix.network_address), prefix.prefixlen),
+            _match_prefix(family, "daddr", *multicast, op="!="),
+            _match("oifname", self._names.gateway_pattern, op="!="),
+        ]
 
-    def _rule(self, chain: str, matches: list[dict[str, Any]], comment: str) -> dict[str, Any]:
+    def _chain(self, hook: str, priority: int, kind: str = "filter") -> dict[str, Any]:
+        place = {"family": _FAMILY, "table": self.table, "name": hook}
+        return {"add": {"chain": place | {"type": kind, "hook": hook, "prio": priority, "policy": "accept"}}}
+
+    def _rule(self, chain: str, matches: list[dict[str, Any]], comment: str, verdict: str = "drop") -> dict[str, Any]:
         place = {"family": _FAMILY, "table": self.table, "chain": chain}
-        return {"add": {"rule": place | {"expr": [*matches, {"counter": None}, {"drop": None}], "comment": comment}}}
+        return {"add": {"rule": place | {"expr": [*matches, {"counter": None}, {verdict: None}], "comment": comment}}}
 
     @staticmethod
     def _apply(commands: list[dict[str, Any]]) -> None:
         _nft("-f", "-", stdin=json.dumps({"nftables": commands}))
 
 
-def _match(key: str, pattern: str) -> dict[str, Any]:
-    return {"match": {"op": "==", "left": {"meta": {"key": key}}, "right": pattern}}
+def _match(key: str, pattern: str, op: str = "==") -> dict[str, Any]:
+    return {"match": {"op": op, "left": {"meta": {"key": key}}, "right": pattern}}
+
+
+def _match_prefix(family: str, field: str, address: str, length: int, op: str = "==") -> dict[str, Any]:
+    prefix = {"prefix": {"addr": address, "len": length}}
+    return {"match": {"op": op, "left": {"payload": {"protocol": family, "field": field}}, "right": prefix}}
 
 
 def _nft(*args: str, stdin: str = "") -> str:

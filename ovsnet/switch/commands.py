@@ -33,7 +33,7 @@ ENDPOINT = "ovsnet-endpoint"  # uuid, or no such key
 COLUMNS: dict[str, Sequence[str]] = {
     "Open_vSwitch": ("bridges", "ovs_version"),
     "Bridge": ("name", "ports", "datapath_type", "fail_mode", "mcast_snooping_enable", "other_config", "external_ids"),
-    "Port": ("name", "interfaces", "tag", "trunks", "external_ids"),
+    "Port": ("name", "interfaces", "tag", "trunks", "vlan_mode", "external_ids"),
     "Interface": ("name", "type", "mtu_request", "ofport", "ifindex", "error", "external_ids"),
 }
 
@@ -127,6 +127,10 @@ class AddPorts(Command):
             row = self.api.tables["Port"].rows[command.result]
             if port.tag:
                 row.tag = port.tag
+            if port.trunk:
+                # Untagged frames are those of the network: VLAN 0 where that has no tag.
+                row.trunks = sorted({port.tag, *port.trunk})
+                row.vlan_mode = "native-untagged" if port.tag else "trunk"
             row.external_ids = _external_ids(port, self.node)
 
     def _exists(self, port: SwitchPort) -> bool:

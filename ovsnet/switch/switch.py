@@ -174,6 +174,17 @@ class Switch:
         """The port of this node of that name, or None."""
         return next((port for port in self.ports() if port.name == name), None)
 
+    def uplinks(self, bridge: str) -> tuple[str, ...]:
+        """Devices of the host on that bridge that Open vSwitch did not make: its ways out."""
+        api = self._api
+
+        def view() -> tuple[str, ...]:
+            row = api.find("Bridge", bridge)
+            interfaces = [one for port in (row.ports if row else ()) for one in port.interfaces]
+            return tuple(one.name for one in interfaces if one.type in ("", "system"))
+
+        return self._engine.read(view)
+
     def version(self) -> str:
         """Open vSwitch's version as its start script wrote it into the database, or "" if none did."""
         api = self._api
@@ -191,13 +202,14 @@ class Switch:
                 yield SwitchPort(
                     name=port.name,
                     bridge=name,
-                    tag=next(iter(port.tag), 0),
+                    tag=(tag := next(iter(port.tag), 0)),
                     mtu=next(iter(interface.mtu_request), 0),
                     role=PortRole(ids[ROLE]),
                     network=ids[NETWORK],
                     endpoint=ids.get(ENDPOINT, ""),
                     ifindex=next(iter(interface.ifindex), 0),
                     error=next(iter(interface.error), ""),
+                    trunk=tuple(sorted(set(port.trunks) - {tag})),
                 )
 
     def _datapath_type(self) -> str:

@@ -109,6 +109,7 @@ def test_network_and_endpoint(api: FlaskClient, controller: FakeController) -> N
         "subnets": ["fd00:1::/64", "10.1.0.0/24"],
         "gateways": ["fd00:1::1/64", "10.1.0.1/24"],
         "internal": False,
+        "masquerade": False,
         "origin": "api",
         "docker_ids": [],
         "labels": {},
@@ -147,6 +148,9 @@ def test_network_and_endpoint(api: FlaskClient, controller: FakeController) -> N
         "mtu": 1400,
         "sandbox": "/run/netns/web",
         "labels": {},
+        "trunk": [],
+        "config": "",
+        "aliases": [],
     }
     assert [str(address) for address in controller.attached[0].addresses] == ["10.1.0.2"]
     assert api.get("/v1/endpoints").get_json() == api.get("/v1/endpoints?network=blue").get_json() == [endpoint]

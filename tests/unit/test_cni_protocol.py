@@ -82,12 +82,17 @@ def test_everything_at_once() -> None:
         "isGateway": True,
         "isDefaultGateway": False,
         "ipam": SUBNET | {"rangeStart": "10.1.1.0", "gateway": "10.1.0.254", "routes": [{"dst": "10.9.1.1/8"}]},
-        "args": {"cni": {"ips": ["10.1.1.7"]}, "other": 1},
+        "args": {"cni": {"ips": ["10.1.1.7"], "labels": [{"key": "app", "value": "web"}]}, "other": 1},
         "runtimeConfig": {"mac": "02-00-00-00-00-0A", "aliases": ["x"]},
         "capabilities": {"mac": True},
         "disableCheck": True,
         "cni.dev/valid-attachments": [],
         "ipMasq": True,
+        "vlanTrunk": [{"minID": 30, "maxID": 32}, {"id": 7}],
+        "promiscMode": True,
+        "hairpinMode": True,
+        "sysctl": {"net.ipv4.conf.IFNAME.arp_notify": "1", "net/ipv6/conf/eth0/accept_ra": "0"},
+        "log_level": "debug",
         "dns": None,
     }
     assert request(config, CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAME=p;IP=10.1.1.8;X=y") == AttachRequest(
@@ -109,6 +114,7 @@ def test_everything_at_once() -> None:
                 ),
             ),
             origin=Origin.CNI,
+            masquerade=True,
         ),
         addresses=(ip("10.1.1.7"),),
         mac="02:00:00:00:00:0a",
@@ -116,9 +122,32 @@ def test_everything_at_once() -> None:
         routes=(Route(ipaddress.ip_network("10.0.0.0/8"), ip("10.1.0.254")),),
         default_route=False,
         reserved_for=("default/p", "c1"),
-        labels={"k8s-pod-name": "p"},
+        labels={"k8s-pod-name": "p", "app": "web"},
         config="blue",
+        trunk=(7, 30, 31, 32),
+        promiscuous=True,
+        sysctls={"net/ipv4/conf/eth0/arp_notify": "1", "net/ipv6/conf/eth0/accept_ra": "0"},
+        aliases=("x",),
     )
+
+
+def test_pools_by_name() -> None:
+    assert created({"ipam": {"type": "ovsnet-ipam", "pool": "four"}}).pools == ("four",)
+    assert created({"ipam": {"type": "ovsnet-ipam", "pool": ["four", "six"]}}).pools == ("four", "six")
+
+
+def test_ranges_from_the_runtime() -> None:
+    pools = created({"runtimeConfig": {"ipRanges": [[{"subnet": "10.5.0.0/24", "rangeStart": "10.5.0.9"}]]}}).subnets
+    assert [str(pool.subnet) for pool in pools] == ["10.5.0.0/24"]
+
+
+def test_names_as_podman_has_them() -> None:
+    assert request({"runtimeConfig": {"aliases": {"blue": ["a", "b"], "green": ["a"]}}}).aliases == ("a", "b")
+
+
+def test_the_runtimes_dns_beats_the_configurations() -> None:
+    config = {"dns": {"nameservers": ["10.0.0.1"], "domain": "x"}, "runtimeConfig": {"dns": {"servers": ["10.0.0.2"]}}}
+    assert protocol.parse_add(call(config)).dns == {"nameservers": ["10.0.0.2"], "domain": "x"}
 
 
 def test_dual_stack_by_two_range_sets() -> None:
@@ -214,6 +243,24 @@ def test_default_route(routes: list[Any], config: dict[str, Any], kept: list[str
         ({"runtimeConfig": {"ips": ["x"]}}, 7, "runtimeConfig.ips[0]"),
         ({"runtimeConfig": {"ips": ["10.1.0.1", "10.1.0.2"]}}, 7, "one family"),
         ({"runtimeConfig": {"mac": "01:00:00:00:00:01"}}, 7, "MAC"),
+        ({"vlanTrunk": [{"id": 0}]}, 7, "0 to 0 are no VLANs"),
+        ({"vlanTrunk": [{"id": 4095}]}, 7, "VLAN tag 4095 is not one"),
+        ({"vlanTrunk": [{"minID": 9, "maxID": 3}]}, 7, "9 to 3 are no VLANs"),
+        ({"vlanTrunk": [{"minID": 9}]}, 7, "either id, or minID and maxID"),
+        ({"vlanTrunk": [{"id": 4, "minID": 9, "maxID": 12}]}, 7, "either id, or minID and maxID"),
+        ({"vlanTrunk": [{"ID": 4}]}, 7, "unknown key 'ID', known: id"),
+        ({"sysctl": {"net.ipv4.ip_forward": "1"}}, 7, "is not for this plugin to set"),
+        ({"sysctl": {"net.ipv4.conf.all.rp_filter": "0"}}, 7, "is not for this plugin to set"),
+        ({"sysctl": {"net.ipv4.conf.eth1.rp_filter": "0"}}, 7, "is not for this plugin to set"),
+        ({"sysctl": {"net/ipv4/conf/../../x/rp_filter": "0"}}, 7, "is not for this plugin to set"),
+        ({"sysctl": {"kernel.panic": "1"}}, 7, "is not for this plugin to set"),
+        ({"sysctl": {"net.ipv4.conf.IFNAME.rp_filter": ""}}, 7, "has the value ''"),
+        ({"log_level": "loud"}, 7, "log_level"),
+        ({"ipMasq": "yes"}, 7, "ipMasq"),
+        ({"ipMasq": True}, 7, "ipMasq without ipam.subnet"),
+        ({"ipam": {"type": "ovsnet-ipam", "pool": []}}, 7, "ipam.pool"),
+        ({"ipam": {"type": "ovsnet-ipam", "pool": "p", "subnet": "10.0.0.0/8"}}, 7, "a pool and a subnet"),
+        ({"runtimeConfig": {"aliases": "a"}}, 7, "aliases"),
         ({"runtimeConfig": {"bandwidth": {"ingressRate": 1}}}, 2, 'bandwidth is not supported: {"ingressRate": 1}'),
     ],
 )
