@@ -48,6 +48,8 @@ class Rules:
                 # From one network's gateway to another's. Traffic inside a network stays in the switch, so there is no
                 # need to tell equal gateways from different ones, which nftables cannot compare.
                 self._chain("forward", _FILTER),
+                # A published port is open to all networks, its own included, whoever has published it.
+                self._rule("forward", [_PUBLISHED], "published ports", "accept"),
                 self._rule("forward", between, "networks are isolated"),
                 self._chain("postrouting", _SOURCE_NAT, "nat"),
                 *(
@@ -97,6 +99,9 @@ class Rules:
     @staticmethod
     def _apply(commands: list[dict[str, Any]]) -> None:
         _nft("-f", "-", stdin=json.dumps({"nftables": commands}))
+
+
+_PUBLISHED: dict[str, Any] = {"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}
 
 
 def _match(key: str, pattern: str, op: str = "==") -> dict[str, Any]:
