@@ -11,6 +11,7 @@ import contextlib
 import marshal
 import os
 import secrets
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,35 @@ def uninstall(bin_dir: Path) -> list[Path]:
         for path in paths:
             path.unlink(missing_ok=True)
     return paths
+
+
+def troubles(bin_dir: Path, socket: Path) -> dict[str, str]:
+    """What is wrong with each program of ours in `bin_dir`, by name; "" is good. `socket` is ovsnetd's."""
+    found = {}
+    for program in PROGRAMS:
+        path = bin_dir / program
+        if not path.exists():
+            found[program] = "it is missing: run `ovsnet cni install`"
+        elif not _is_ours(path):
+            found[program] = "it is not ovsnet's: move it away, then run `ovsnet cni install`"
+        elif not os.access(path, os.X_OK):
+            found[program] = "it is not executable: run `ovsnet cni install`"
+        elif path.read_bytes() != executable(socket):
+            found[program] = "it is another version's, or talks to another socket: run `ovsnet cni install`"
+        else:
+            found[program] = ""
+    return found
+
+
+def interpreter_trouble() -> str:
+    """Why the programs' interpreter cannot run them; "" is good."""
+    path = _template("ovsnet_shim.py").partition("\n")[0].removeprefix("#!").split()[0]
+    check = "import sys; sys.exit(sys.version_info < (3, 8))"
+    try:
+        done = subprocess.run([path, "-ISE", "-c", check], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        return f"{path} cannot be run: {exc}"
+    return f"{path} is older than Python 3.8" if done.returncode else ""
 
 
 def executable(socket: Path, deadline: int = 25) -> bytes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .errors import AttachmentBroken, EndpointNotFound
 from .link import LinkInfo, open_netns
 from .model import Endpoint, Expectation, LeaseOwner, Network, OwnerKind, endpoint_key
+from .names import mac_for
 
 if TYPE_CHECKING:
     from .controller import Controller
@@ -26,6 +27,8 @@ def examine(controller: Controller, expected: Expectation) -> None:
         key = endpoint_key(network.uuid, expected.container, expected.ifname)
         endpoint = controller.store.find_endpoint(key)
     if network is None or endpoint is None:
+        if _of_another_plugin(controller, network, expected):
+            return
         raise EndpointNotFound(
             f"container {expected.container[:40]} has no interface {expected.ifname} on network {expected.network}",
             hint=_HINT,
@@ -33,6 +36,21 @@ def examine(controller: Controller, expected: Expectation) -> None:
     difference = next(_differences(controller, network, endpoint, expected), None)
     if difference is not None:
         raise AttachmentBroken(difference, hint=_HINT, endpoint=endpoint.uuid)
+
+
+def _of_another_plugin(controller: Controller, network: Network | None, expected: Expectation) -> bool:
+    """Whether the interface was never ours: chained after another main plugin, ADD has left the container alone.
+
+    Ours has an address of the network's pools or, should these be lost, the MAC that we derive from it.
+    """
+    addresses = [one.ip for one in expected.addresses]
+    pools = controller.store.pools_of(network) if network else []
+    derived = {mac_for(address) for address in addresses}
+    return (
+        bool(addresses)
+        and expected.mac not in derived
+        and not any(address in pool.subnet for address in addresses for pool in pools)
+    )
 
 
 def _differences(controller: Controller, network: Network, endpoint: Endpoint, expected: Expectation) -> Iterator[str]:

@@ -526,9 +526,8 @@ def ask(
             if not error and reply is not None and reply.type == jsonrpc.Message.T_REPLY:
                 return dict(reply.result)
             if not error and reply is not None and reply.type == jsonrpc.Message.T_ERROR:
-                raise unavailable(
-                    f"{remote} answers {method} {', '.join(params)} by an error: {reply.error}", hint=hint
-                )
+                reason = reply.error.get("error", reply.error) if isinstance(reply.error, dict) else reply.error
+                raise unavailable(f"{remote} refuses {method} {', '.join(params)}: {reason}", hint=hint)
             if error and error != errno.EAGAIN:
                 raise unavailable(f"{remote} closed the connection", hint=hint)
             left = until - time.monotonic()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from ovsnet import __version__
 from ovsnet.errors import OvsnetError
 
 from . import addresses
+from .cni import cni
 from .db import db
 from .ipam import ipam
 from .output import print_json, print_sheet
@@ -56,42 +55,7 @@ def version(session: Session) -> None:
         print_sheet(versions | {"server": server or "not reachable"})
 
 
-@cli.group()
-def cni() -> None:
-    """The CNI plugins on this host."""
-
-
-@cni.command("install")
-@click.option("--bin-dir", type=click.Path(path_type=Path), required=True, help="Where the runtime looks for plugins.")
-@options
-@click.pass_obj
-def cni_install(session: Session, bin_dir: Path) -> None:
-    """Install the CNI plugins, which talk to the socket given."""
-    from cni.install import install  # noqa: PLC0415  # only here
-
-    _tell(session, install(bin_dir, Path(session.socket).absolute().with_name("cni.sock")))
-
-
-@cni.command("uninstall")
-@click.option("--bin-dir", type=click.Path(path_type=Path), required=True, help="Where they were installed.")
-@options
-@click.pass_obj
-def cni_uninstall(session: Session, bin_dir: Path) -> None:
-    """Remove our CNI plugins, and nobody else's."""
-    from cni.install import uninstall  # noqa: PLC0415  # only here
-
-    _tell(session, uninstall(bin_dir))
-
-
-def _tell(session: Session, paths: list[Path]) -> None:
-    if session.json:
-        print_json([str(path) for path in paths])
-    else:
-        for path in paths:
-            click.echo(path)
-
-
-for group in (pool, network, endpoint, ipam, db):
+for group in (pool, network, endpoint, ipam, cni, db):
     cli.add_command(group)
 for command in (addresses.show, addresses.check, addresses.reserve, addresses.release):
     ipam.add_command(command)

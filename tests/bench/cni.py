@@ -36,6 +36,8 @@ from .common import REFERENCE_DIR, BenchError, Execution, execute, interruptible
 WARM_UP = 5  # rounds that do not count
 SETTLE = 0.05  # seconds after a DEL
 PER_NETNS = 20  # endpoints in one namespace, of those that exist beforehand
+CROWDS = 3  # times that many come at once, for each contestant
+CROWD_SETTLE = 2.0  # seconds after their DELs
 AT_ONCE = 8  # of those, made at the same time
 
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
@@ -51,6 +53,7 @@ class Plugin:
     add: list[float] = field(default_factory=list)
     delete: list[float] = field(default_factory=list)
     pings: list[bool] = field(default_factory=list)
+    crowd: list[float] = field(default_factory=list)  # milliseconds until the last of many at once had its answer
 
     def call(self, command: str, container: str, netns: Path, ifname: str = "eth0") -> Execution:
         """ADD or DEL; BenchError if it fails."""
@@ -74,6 +77,7 @@ class Arguments:
 
     count: int
     endpoints: int
+    at_once: int
     json: bool
     socket: Path
     bin_dir: Path
@@ -84,12 +88,15 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     parser = argparse.ArgumentParser(prog="bench.sh cni", description="Our CNI plugin against bridge + host-local.")
     parser.add_argument("--count", type=int, default=100, help="ADDs and DELs of each (default: %(default)s)")
     parser.add_argument("--endpoints", type=int, default=0, help="endpoints of ours that exist beforehand (default: 0)")
+    parser.add_argument(
+        "--at-once", type=int, default=50, help="ADDs at the same time, in turns (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     parser.add_argument("--socket", type=Path, default=Path("/run/ovsnet/ovsnet.sock"), help="ovsnetd's (%(default)s)")
     parser.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"), help="has our plugin (%(default)s)")
     found = parser.parse_args(argv)
-    if found.count < 1 or not 0 <= found.endpoints <= 30_000:
-        parser.error("--count is at least 1, --endpoints 0 to 30000")
+    if found.count < 1 or not 0 <= found.endpoints <= 30_000 or not 1 <= found.at_once <= 1000:
+        parser.error("--count is at least 1, --endpoints 0 to 30000, --at-once 1 to 1000")
     return Arguments(**vars(found))
 
 
@@ -183,6 +190,18 @@ class Bench:
             plugin.delete.append(deleted.ms)
             plugin.pings.append(ready)
 
+    def crowd(self, plugin: Plugin) -> None:
+        """Many ADDs at the same time, each in a fresh namespace, then their DELs."""
+        places = [self.netns() for _ in range(self.arguments.at_once)]
+        with ThreadPoolExecutor(len(places)) as pool:
+            began = time.perf_counter()
+            try:
+                list(pool.map(lambda place: plugin.call("ADD", *place), places))
+                plugin.crowd.append((time.perf_counter() - began) * 1e3)
+            finally:
+                list(pool.map(lambda place: plugin.call("DEL", *place), places))
+        time.sleep(CROWD_SETTLE)
+
     def _first_ping(self, netns: Path, gateway: str) -> bool:
         argv = [str(self.nsenter), f"--net={netns}", *map(str, self.ping), "-c1", "-W1", gateway]
         return execute(argv, {"PATH": os.defpath}).status == 0
@@ -220,6 +239,9 @@ def summary(ours: Plugin, reference: Plugin, arguments: Arguments) -> dict[str, 
         figures[f"{name}_p50_ms"] = round(percentile(mine, 0.5), 3)
         figures[f"{name}_p95_ms"] = round(percentile(mine, 0.95), 3)
         figures[f"{name}_p50_ratio"] = round(percentile(mine, 0.5) / percentile(theirs, 0.5), 3)
+    figures["at_once"] = arguments.at_once
+    figures["at_once_ms"] = round(percentile(ours.crowd, 0.5), 1)
+    figures["at_once_ratio"] = round(percentile(ours.crowd, 0.5) / percentile(reference.crowd, 0.5), 3)
     figures["endpoints"] = arguments.endpoints
     figures["count"] = arguments.count
     figures["ping_ready"] = round(sum(ours.pings) / len(ours.pings), 4)
@@ -236,6 +258,8 @@ def table(ours: Plugin, reference: Plugin, arguments: Arguments) -> Table:
         for label, share in (("p50", 0.5), ("p95", 0.95)):
             one, other = percentile(mine, share), percentile(theirs, share)
             result.add_row(f"{name} {label}", f"{one:.2f}", f"{other:.2f}", f"{one / other:.2f}")
+    one, other = percentile(ours.crowd, 0.5), percentile(reference.crowd, 0.5)
+    result.add_row(f"{arguments.at_once} ADDs at once", f"{one:.0f}", f"{other:.0f}", f"{one / other:.2f}")
     pings = [f"{sum(plugin.pings) / len(plugin.pings):.0%}" for plugin in (ours, reference)]
     result.add_row("first ping answered", *pings, "")
     return result
@@ -257,6 +281,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                     status.update(f"round {number + 1} of {arguments.count}")
                     for plugin in (ours, reference) if number % 2 else (reference, ours):
                         bench.round(plugin, counts=number >= 0)
+                for number in range(CROWDS):
+                    status.update(f"{arguments.at_once} at once, {number + 1} of {CROWDS}")
+                    for plugin in (ours, reference) if number % 2 else (reference, ours):
+                        bench.crowd(plugin)
             Console().print(table(ours, reference, arguments))
             figures = summary(ours, reference, arguments)
             messages.print("removing what was made", style="dim")

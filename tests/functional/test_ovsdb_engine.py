@@ -380,7 +380,7 @@ def test_stopping_answers_everybody(server: OvsdbServer, connect: Callable[..., 
 
 
 def test_a_schema_that_is_not_there(server: OvsdbServer, tmp_path: Path) -> None:
-    with pytest.raises(StateUnavailable, match="no database"):
+    with pytest.raises(StateUnavailable, match="refuses get_schema Nothing: unknown database"):
         fetch_schema(server.remote, "Nothing", 2.0, StateUnavailable)
     with pytest.raises(StateUnavailable, match="cannot be reached"):
         fetch_schema(f"unix:{tmp_path}/nobody.sock", "Shop", 2.0, StateUnavailable)

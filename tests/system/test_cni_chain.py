@@ -113,7 +113,9 @@ def test_sbr_routes_by_source(attach: Attach) -> None:
     box.netns.run("ping", "-n", "-c", "1", "-W", "2", "-I", address_of(result), GATEWAY)
 
 
-def test_after_another_main_plugin_nothing_is_added(stack: Stack, attach: Attach, tmp_path: Path, token: str) -> None:
+def test_after_another_main_plugin_nothing_is_added(
+    stack: Stack, libcni: Libcni, attach: Attach, tmp_path: Path, token: str
+) -> None:
     bridge = {
         "type": "bridge",
         "bridge": f"{token}cb",
@@ -131,6 +133,7 @@ def test_after_another_main_plugin_nothing_is_added(stack: Stack, attach: Attach
         ]
         assert result.keys() == before.keys()
         assert stack.endpoints() == []
+        libcni.check(chain, box)
         assert box.netns.pings(address_of(before))
         assert alone.netns.pings(address_of(result))
     finally:

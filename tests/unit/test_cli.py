@@ -278,6 +278,60 @@ def test_cni_plugins_come_and_go(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, ["cni", "install", *where]).exit_code == 4
 
 
+def test_what_runtimes_will_find(tmp_path: Path) -> None:
+    bin_dir, conf_dir, sock = tmp_path / "bin", tmp_path / "net.d", tmp_path / "ovsnet.sock"
+
+    def invoke(*words: str) -> Result:
+        return CliRunner().invoke(cli, ["cni", *words, "--socket", str(sock)])
+
+    def found() -> dict[str, str]:
+        result = invoke("status", "--bin-dir", str(bin_dir), "--conf-dir", str(conf_dir), "-o", "json")
+        troubles: dict[str, str] = json.loads(result.stdout)
+        assert result.exit_code == (5 if any(troubles.values()) else 0)
+        return {Path(what).name: trouble for what, trouble in troubles.items() if trouble}
+
+    assert {name: trouble.split(":")[0] for name, trouble in found().items()} == {
+        "ovsnet": "it is missing",
+        "net.d": "it has no network configuration",
+        "ovsnetd": "it does not run",
+    }
+    assert invoke("install", "--bin-dir", str(bin_dir)).exit_code == 0
+    conf = conf_dir / "20-blue.conflist"
+    words = ("conf", "blue", "--subnet", "10.20.0.0/16", "--subnet", "fd20::/64", "--vlan", "20", "--write", str(conf))
+    assert invoke(*words).exit_code == 0
+    assert invoke(*words).exit_code == 0  # the same again
+    assert invoke(*words, "--portmap").exit_code == 4
+    assert json.loads(conf.read_text())["plugins"][0]["vlan"] == 20
+    with closing(socket.socket(socket.AF_UNIX)) as listening:
+        listening.bind(str(tmp_path / "cni.sock"))
+        assert found() == {}
+        assert invoke(*words, "--portmap", "--force").exit_code == 0
+        assert "plugin 'portmap'" in found()[conf.name]
+        (conf_dir / "10-other.conf").write_text('{"type": "bridge"}')
+        assert "is not ovsnet's" in found()["10-other.conf"]
+        (conf_dir / "10-other.conf").write_text("{")
+        assert "cannot be read" in found()["10-other.conf"]
+        (conf_dir / "10-other.conf").write_text('{"cniVersion": "1.0.0", "name": "x", "type": "ovsnet", "vlna": 5}')
+        assert "did you mean 'vlan'" in found()["10-other.conf"]
+        (bin_dir / "ovsnet").chmod(0o644)
+        assert "not executable" in found()["ovsnet"]
+        (bin_dir / "ovsnet").write_text("#!/bin/sh")
+        assert "not ovsnet's" in found()["ovsnet"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--vlan", "20"),
+        ("--subnet", "10.0.0.1/8"),
+        ("--cni-version", "7"),
+        ("--subnet", "10.0.0.0/8", "--vlan", "5000"),
+    ],
+)
+def test_a_configuration_that_cannot_be(words: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(cli, ["cni", "conf", "x", *words]).exit_code == 2
+
+
 def test_daemon_not_there(tmp_path: Path) -> None:
     absent = str(tmp_path / "absent.sock")
     with closing(socket.socket(socket.AF_UNIX)) as dead:
