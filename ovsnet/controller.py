@@ -338,6 +338,7 @@ class Controller:
     def _drop_bridge(self, bridge: str) -> None:
         """Remove a bridge of ours that no network needs any more."""
         if all(one.bridge != bridge for one in self.store.networks()):
+            self.ports.flush()  # a port that is to be removed behind an answer would keep the bridge
             self.switch.delete_bridge(bridge)
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
@@ -414,6 +415,8 @@ class Controller:
             # The link is made while the store writes the addresses: a spare port's link without addresses means nothing.
             write = self._write_endpoint(draft, request)
             undo.callback(self._unwrite, write)
+            if write.done:
+                write.result()  # refused: that is what to tell, before anything is made
             with self.links.plugging(port, netns, request.ifname, mtu) as plug:
                 if write.planned is not None:
                     plug.prepare(write.planned.mac, ipv6=any(one.version == 6 for one in write.planned.addresses))

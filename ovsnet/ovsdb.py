@@ -244,7 +244,7 @@ class Engine:
         if self._flight is None and self.lock.acquire(blocking=False):
             try:
                 if self.ready and self.is_running and self.idl.member() is None:
-                    self._take_off_all()
+                    self._turn()  # what others have changed comes first
                     if not self.idl._session.get_backlog():
                         return  # the answer wakes the thread
             except Exception as exc:  # noqa: BLE001  # logged there

@@ -24,6 +24,7 @@ from .switch import Switch
 
 LOG = logging.getLogger(__name__)
 
+_FAREWELL = 2.0  # seconds to wait for spares that are being made for a network that goes away
 _BREATH = 0.005  # seconds by which work behind an answer lets it go ahead
 _RETRY_PAUSE = 5.0  # seconds before ports are tried again after the switch refused
 
@@ -55,6 +56,7 @@ class Ports:
         self._unwanted: set[str] = set()  # to be removed, and not known to be
         self._leaving: set[str] = set()  # of these, being removed
         self._next_removal = 0.0  # monotonic time
+        self._filling = threading.Lock()  # held while spares are made
         self._written: set[Future[list[Any]]] = set()  # on their way to the switch
         self._wake = threading.Condition()
         self._running = False
@@ -123,6 +125,8 @@ class Ports:
         """Remove the spares of a network, given by uuid, that is going away."""
         with self._wake:
             shelf = self._shelves.pop(network, None)
+        if self._filling.acquire(timeout=_FAREWELL):  # then those that are being made right now are gone
+            self._filling.release()
         if shelf is not None and shelf.ready:
             self._switch.del_ports(list(shelf.ready)).result(self._timeout)
 
@@ -166,7 +170,8 @@ class Ports:
                 shelf = self._due() if self._running else None
                 missing = self._spares - len(shelf.ready) if shelf else 0
             if shelf is not None:
-                self._fill(shelf, missing)
+                with self._filling:
+                    self._fill(shelf, missing)
             self._drop_idle()
 
     def _has_work(self) -> bool:
@@ -192,7 +197,10 @@ class Ports:
             if self._shelves.get(shelf.network.uuid) is shelf and self._running:
                 shelf.ready.extend(names)
                 return
-        _log_failure(self._switch.del_ports(names), "spare ports stay whose network has gone")
+        try:
+            self._switch.del_ports(names).result(self._timeout)
+        except OvsnetError as exc:
+            LOG.warning("spare ports stay whose network has gone: %s", exc)
 
     def _write(self) -> None:
         """Send the claims and removals that wait."""

@@ -40,6 +40,11 @@ class Pending(Generic[T]):
         result: T = self._engine.result(self._future)[0]
         return result
 
+    @property
+    def done(self) -> bool:
+        """Whether `result` has nothing to wait for."""
+        return self._future.done()
+
 
 class PendingEndpoint(Pending[Endpoint]):
     """An endpoint that is being written."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -28,6 +30,7 @@ from .commands import (
 DATABASE = "Open_vSwitch"
 
 _MODULE = "openvswitch"
+_FAREWELL = 5.0  # seconds for a bridge's device to go; one that stays is somebody else's, of which vswitchd will tell
 _VSWITCHD_LOCK = "ovs_vswitchd"
 
 
@@ -102,6 +105,7 @@ class Switch:
         """Make the bridge if it is missing, and wait until vswitchd has; an existing one is used as it is."""
         api = self._api
         if not self._engine.read(lambda: api.find("Bridge", name) is not None):
+            _wait_absent(name, min(self._timeout, _FAREWELL))
             self._engine.execute(EnsureBridge(api, name, self._datapath_type(), self._node))
         self.wait_ports((name,), self._timeout)
 
@@ -225,6 +229,20 @@ def _is_made(api: Api, name: str) -> bool:
     for error in interface.error:
         raise SwitchUnavailable(f"ovs-vswitchd cannot make {name}: {error}", hint="see its log")
     return next(iter(interface.ifindex), 0) > 0 and next(iter(interface.ofport), 0) > 0
+
+
+def _wait_absent(device: str, timeout: float) -> None:
+    """Let vswitchd take down a bridge that was just deleted, before one of the same name is made.
+
+    Told of both at once it keeps the old bridge for the new row, and never writes there that the device is made (3.1).
+    """
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        try:
+            socket.if_nametoindex(device)
+        except OSError:
+            return
+        time.sleep(0.005)
 
 
 def _kernel_has_datapath() -> bool:
