@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from ovsnet.errors import AlreadyExists, Forbidden, InvalidRequest, Unavailable
 
-from .protocol import IPAM_TYPE, VERSIONS, Call, CniError, parse_add
+from .protocol import CAPABILITIES, IPAM_TYPE, VERSIONS, Call, CniError, parse_add
 
 EXTENSIONS: Final = (".conf", ".conflist", ".json")
 _PROBE: Final = {
@@ -64,11 +64,10 @@ def make(
     subnets: Sequence[str] = (),
     vlan: int | None = None,
     masquerade: bool = False,
-    portmap: bool = False,
     version: str = "1.0.0",
 ) -> dict[str, Any]:
     """A configuration list, checked as ADD would check it. InvalidRequest."""
-    ours: dict[str, Any] = {"type": "ovsnet"}
+    ours: dict[str, Any] = {"type": "ovsnet", "capabilities": dict.fromkeys(CAPABILITIES, True)}
     if network:
         ours["network"] = network
     if vlan is not None:
@@ -80,10 +79,7 @@ def make(
     if version not in VERSIONS:
         raise InvalidRequest(f"CNI has no version {version!r}", hint=f"use one of {', '.join(VERSIONS)}")
     _check(ours | {"name": name, "cniVersion": version})
-    plugins = [ours]
-    if portmap:
-        plugins.append({"type": "portmap", "snat": True, "capabilities": {"portMappings": True}})
-    return {"cniVersion": version, "name": name, "plugins": plugins}
+    return {"cniVersion": version, "name": name, "plugins": [ours]}
 
 
 def write(path: Path, document: dict[str, Any], *, force: bool = False) -> None:

@@ -30,6 +30,8 @@ from ovsnet.model import (
     NetworkSpec,
     Origin,
     PoolSpec,
+    Protocol,
+    PublishedPort,
     Route,
     check_mtu,
     check_tag,
@@ -41,6 +43,7 @@ JSON = dict[str, Any]
 VERSIONS: Final = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 SINCE: Final[Mapping[str, str]] = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 IPAM_TYPE: Final = "ovsnet-ipam"
+CAPABILITIES: Final = ("portMappings", "ips", "mac", "dns", "ipRanges", "aliases")
 
 # Reserved by the specification (section 5 "Error").
 INCOMPATIBLE_VERSION: Final = 1
@@ -255,6 +258,7 @@ def parse_add(call: Call) -> Add:
         promiscuous=config.promisc_mode,
         sysctls=_sysctls(config.sysctl, which.ifname),
         aliases=config.runtime_config.aliases,
+        published=tuple(dict.fromkeys(one.port() for one in config.runtime_config.port_mappings)),
         reserved_for=_reserved_for(args.labels, which.container),
         config=config_name(call),
     )
@@ -581,6 +585,24 @@ class _RuntimeDns(_OpenSection):
     options: list[str] | None = None
 
 
+class _PortMapping(_OpenSection):
+    """One of the capability `portMappings` (CNI conventions)."""
+
+    host_port: int
+    container_port: int
+    protocol: str = Protocol.TCP.value
+    host_ip: Annotated[str, Field(alias="hostIP")] = ""
+
+    def port(self) -> PublishedPort:
+        """What is to be published; CniError 7."""
+        try:
+            address = ipaddress.ip_address(self.host_ip) if self.host_ip else None
+            return PublishedPort(Protocol(self.protocol.lower()), self.host_port, self.container_port, address)
+        except (ValueError, InvalidRequest) as exc:
+            hint = f"write a protocol of {', '.join(Protocol)}, ports from 1 to 65535, and an address or none"
+            raise CniError(INVALID_CONFIG, f"runtimeConfig.portMappings: {exc}", hint) from None
+
+
 class _Runtime(_OpenSection):
     """What runtimes fill in for the capabilities of the configuration (CNI conventions)."""
 
@@ -589,6 +611,7 @@ class _Runtime(_OpenSection):
     dns: _RuntimeDns = _RuntimeDns()
     ip_ranges: list[Annotated[list[_Range], Field(min_length=1)]] = []
     aliases: Annotated[tuple[str, ...], PlainValidator(_aliases)] = ()
+    port_mappings: list[_PortMapping] = []
 
 
 class _Trunk(_Section):
@@ -645,7 +668,7 @@ class _NetConf(_Section):
 
 # Capabilities that a runtime hands over only because the configuration asks for it. To drop them in silence would promise
 # published ports or a bandwidth that are not there.
-_CAPABILITIES_TO_COME: Final = ("portMappings", "bandwidth")
+_CAPABILITIES_TO_COME: Final = ("bandwidth",)
 
 
 def _invalid(exc: ValidationError, *place: str) -> CniError:

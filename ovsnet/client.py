@@ -148,6 +148,7 @@ class Endpoint(TypedDict):
     trunk: list[int]
     config: str
     aliases: list[str]
+    published: list[str]
 
 
 class Health(TypedDict):

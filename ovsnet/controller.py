@@ -55,6 +55,7 @@ from .model import (
     PoolSpec,
     PoolUse,
     PortRole,
+    Protocol,
     Route,
     SwitchPort,
     check_mtu,
@@ -62,7 +63,7 @@ from .model import (
     endpoint_key,
 )
 from .names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation, mac_for
-from .nat import Rules
+from .nat import Rules, forget
 from .ports import Ports
 from .store import PendingEndpoint, Store
 from .switch import Switch
@@ -103,6 +104,10 @@ class Controller:
         self.names = settings.names
         self._locks = KeyedLocks()
         self._rules_lock = threading.Lock()
+        self._publishing: set[str] = set()  # networks (uuids) that the rules in place know to have published ports
+        self._leaving: set[str] = (
+            set()
+        )  # endpoints (uuids) whose ports are published no more, although the store has them
         self._attached_lock = threading.Lock()
         self._attached: dict[str, float] = {}  # keys of the latest attachments, and when (monotonic seconds)
         self._here: set[str] = set()  # networks (uuids) whose bridge and gateway this host has
@@ -262,14 +267,55 @@ class Controller:
         LOG.info("network %s is gone", network.name)
 
     def load_rules(self) -> None:
-        """Put this host's packet filter rules in place, as the networks want them."""
+        """Put this host's packet filter rules in place, as its networks and endpoints want them."""
         with self._rules_lock:
-            prefixes = {
-                one.network for network in self.store.networks() if network.masquerade for one in network.gateways
-            }
-            for version in {one.version for one in prefixes}:
-                self.links.forward(version)
-            self.rules.load(prefixes)
+            self._load_rules()
+
+    def _load_rules(self) -> None:
+        networks = {one.uuid: one for one in self.store.networks()}
+        here = [one for one in self.store.endpoints() if one.published and one.node == self.settings.node]
+        forwardings = [each for one in here if one.uuid not in self._leaving for each in one.forwardings]
+        publishing = [networks[uuid] for uuid in {one.network for one in here} if uuid in networks]
+        masqueraded = {one.network for network in networks.values() if network.masquerade for one in network.gateways}
+        for version in {one.version for one in masqueraded} | {one.address.version for one in forwardings}:
+            self.links.forward(version)
+        for network in publishing:
+            self.links.allow_loopback(self.names.gateway(network.uuid))
+        self.rules.load(masqueraded, forwardings, {one.network for network in publishing for one in network.gateways})
+        self._publishing = {one.uuid for one in publishing}
+
+    def _publish(self, endpoint: Endpoint) -> None:
+        """Have the endpoint's published ports lead to it; undone if that fails. The store has the endpoint already."""
+        for port in endpoint.published:
+            given = port.host_address
+            if given is not None and not given.is_unspecified and all(port != one.port for one in endpoint.forwardings):
+                raise InvalidRequest(
+                    f"port {port.host_port} of {given} cannot lead to a container without IPv{given.version}",
+                    hint=f"publish it on an IPv{10 - given.version} address, or give the network such a subnet",
+                )
+        with self._rules_lock:
+            try:
+                if endpoint.network not in self._publishing:
+                    self._load_rules()
+                else:
+                    self.rules.publish(endpoint.forwardings)
+            except Unavailable:  # somebody else has changed the table
+                self._load_rules()
+        try:
+            forget(one for one in endpoint.forwardings if one.port.protocol is Protocol.UDP)
+        except OvsnetError:
+            self._unpublish(endpoint)
+            raise
+
+    def _unpublish(self, endpoint: Endpoint) -> None:
+        """Have its ports lead nowhere, also for connections that exist; with `_leaving` until the store has forgotten it."""
+        with self._rules_lock:
+            self._leaving.add(endpoint.uuid)
+            try:
+                self.rules.unpublish(endpoint.forwardings)
+            except Unavailable:  # one is missing: somebody else flushed the table
+                self._load_rules()
+        forget(endpoint.forwardings)
 
     def _pool_name(self, spec: PoolSpec, network: NetworkSpec) -> str:
         if spec.name:
@@ -366,6 +412,11 @@ class Controller:
             with self._locks.hold(key, self.settings.deadline), ExitStack() as undo:
                 if not known:
                     undo.callback(self._delete_unused, network)
+                if request.published and not network.gateways:
+                    raise InvalidRequest(
+                        f"network {network.name} has no gateway on the host, so that no port can be published",
+                        hint="publish none, or attach the container to a network that is not internal",
+                    )
                 endpoint = self.store.find_endpoint(key)
                 if endpoint is None:
                     endpoint = self._attach_new(request, network, netns)
@@ -423,6 +474,8 @@ class Controller:
                 endpoint = self._unanswered(write.result(), draft, network, request, undo)
                 plug.adjust(request.sysctls, promiscuous=request.promiscuous)
                 plug.finish(endpoint.mac, endpoint.addresses, self._routes(network, request))
+                if endpoint.published:
+                    self._publish(endpoint)
             undo.pop_all()
         self.ports.claim(port, endpoint.uuid)
         return endpoint
@@ -474,6 +527,11 @@ class Controller:
                 f"container {request.container[:40]} is on network {network.name} with other addresses",
                 hint="detach it first",
             )
+        if set(request.published) != set(endpoint.published):
+            raise AlreadyExists(
+                f"container {request.container[:40]} is on network {network.name} with other published ports",
+                hint="detach it first",
+            )
         moved = endpoint.sandbox != request.netns
         if moved or self.links.link(endpoint.port) is None:
             port, old = self.ports.take(network, endpoint.trunk), endpoint
@@ -482,6 +540,8 @@ class Controller:
             self.links.silence(old.port)
             self._unplug(old, old.sandbox)
         self._plug(endpoint, network, request, netns)
+        if endpoint.published:
+            self.load_rules()
         return endpoint
 
     def detach(self, network: str, container: str, ifname: str, netns: str = "") -> None:
@@ -549,11 +609,14 @@ class Controller:
     def _detach(self, endpoint: Endpoint, sandbox: str, by: Origin) -> None:
         """Once the port is silent the address can go while the rest is taken down: nobody is reached by it any more."""
         self.links.silence(endpoint.port)
+        if endpoint.published and endpoint.node == self.settings.node:
+            self._unpublish(endpoint)
         released = self.store.detach_soon(endpoint.uuid, by=by.value)
         try:
             self._unplug(endpoint, sandbox)
         finally:
             released.result()
+            self._leaving.discard(endpoint.uuid)
 
     def _plug(self, endpoint: Endpoint, network: Network, request: AttachRequest, netns: Netns) -> None:
         with self.links.plugging(endpoint.port, netns, endpoint.ifname, endpoint.mtu) as plug:

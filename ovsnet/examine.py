@@ -66,6 +66,9 @@ def _differences(controller: Controller, network: Network, endpoint: Endpoint, e
                 if (str(route.destination), route.gateway) not in have:
                     by = f" by {route.gateway}" if route.gateway else ""
                     yield f"interface {expected.ifname} has no route to {route.destination}{by}"
+    if endpoint.published:
+        for missing in controller.rules.missing(endpoint.forwardings):
+            yield f"port {missing.port.host_port} of the host does not lead to {missing.address}"
 
 
 def _leases(controller: Controller, network: Network, endpoint: Endpoint) -> Iterator[str]:

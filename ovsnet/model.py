@@ -250,8 +250,10 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class PublishedPort:
-    """A port of the host that leads to a port of an endpoint. `host_address` None means every address of the host, of each
-    family that the endpoint has. Stored as `tcp/8080/80`, with an address `tcp/192.0.2.1/8080/80`.
+    """A port of the host that leads to a port of an endpoint.
+
+    `host_address` None means every address of the host, of each family that the endpoint has, and an unspecified one (0.0.0.0,
+    ::) every address of its family. Stored as `tcp/8080/80`, with an address `tcp/192.0.2.1/8080/80`.
     """
 
     protocol: Protocol
@@ -263,6 +265,22 @@ class PublishedPort:
         for port in (self.host_port, self.container_port):
             if not 0 < port < 65536:
                 raise InvalidRequest(f"port {port} is not one", hint="use 1 to 65535")
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """IP versions by which it is reached."""
+        return (4, 6) if self.host_address is None else (self.host_address.version,)
+
+    def clashes(self, other: PublishedPort) -> bool:
+        """Whether a packet could be meant for both."""
+        mine, theirs = self.host_address, other.host_address
+        same = (
+            mine is None
+            or theirs is None
+            or mine == theirs
+            or (mine.version == theirs.version and (mine.is_unspecified or theirs.is_unspecified))
+        )
+        return same and (self.protocol, self.host_port) == (other.protocol, other.host_port)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -279,6 +297,14 @@ class PublishedPort:
     def __str__(self) -> str:
         parts = [self.protocol.value, self.host_address, self.host_port, self.container_port]
         return "/".join(str(part) for part in parts if part is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """A published port and the endpoint's address that it leads to."""
+
+    port: PublishedPort
+    address: IPAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,6 +399,16 @@ class Endpoint:
     trunk: tuple[int, ...] = ()
     config: str = ""
     aliases: tuple[str, ...] = ()
+
+    @property
+    def forwardings(self) -> tuple[Forwarding, ...]:
+        """Where its published ports lead, once for each family that both have."""
+        return tuple(
+            Forwarding(port, address.ip)
+            for port in self.published
+            for address in self.addresses
+            if address.version in port.versions
+        )
 
     @property
     def key(self) -> str:

@@ -489,6 +489,7 @@ class Endpoint(BaseModel):
     trunk: list[int] = Field(description="VLANs that the container gets tagged, beside the network's own")
     config: str = Field(description="The CNI configuration that attached it; empty for none")
     aliases: list[str] = Field(description="Names for it on the network")
+    published: list[str] = Field(description="Ports of the host that lead to it: tcp/8080/80, or tcp/192.0.2.1/8080/80")
 
     @classmethod
     def of(cls, endpoint: model.Endpoint, network: model.Network) -> Self:
@@ -519,6 +520,7 @@ class Endpoint(BaseModel):
             trunk=list(endpoint.trunk),
             config=endpoint.config,
             aliases=list(endpoint.aliases),
+            published=[str(port) for port in endpoint.published],
         )
 
 

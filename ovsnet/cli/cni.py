@@ -89,7 +89,6 @@ def cni_status(session: Session, bin_dir: Path, conf_dir: Path) -> None:
 @click.option("--subnet", "subnets", multiple=True, help="Make the network with it; one of each family at most.")
 @click.option("--vlan", type=int, help="VLAN tag of a network that is made. Default: a free one.")
 @click.option("--masquerade", is_flag=True, help="What leaves a network that is made gets the host's address.")
-@click.option("--portmap", is_flag=True, help="Chain the plugin portmap for published ports.")
 @click.option("--cni-version", "version", default="1.0.0", show_default=True)
 @click.option("--write", type=click.Path(path_type=Path), help="Put it into this file, not on standard output.")
 @click.option("--force", is_flag=True, help="Replace a file of another content.")
@@ -102,7 +101,6 @@ def cni_conf(
     subnets: tuple[str, ...],
     vlan: int | None,
     masquerade: bool,
-    portmap: bool,
     version: str,
     write: Path | None,
     force: bool,
@@ -110,9 +108,7 @@ def cni_conf(
     """Print, or write, a network configuration list called NAME, checked as ADD would."""
     from cni import conflist  # noqa: PLC0415  # only here
 
-    document = conflist.make(
-        name, network=network, subnets=subnets, vlan=vlan, masquerade=masquerade, portmap=portmap, version=version
-    )
+    document = conflist.make(name, network=network, subnets=subnets, vlan=vlan, masquerade=masquerade, version=version)
     if write is None:
         print_json(document)
     else:

@@ -286,7 +286,8 @@ def endpoint_ls(session: Session, network: str | None) -> None:
         Column("MAC", 4),
         Column("VLAN", 3),
         Column("PORT", 5),
-        Column("NODE", 6),
+        Column("PUBLISHED", 6),
+        Column("NODE", 7),
     )
     print_table(
         columns,
@@ -301,6 +302,7 @@ def endpoint_ls(session: Session, network: str | None) -> None:
                 item["mac"],
                 item["vlan"],
                 item["port"],
+                item["published"],
                 item["node"],
             )
             for item in found

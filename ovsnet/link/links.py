@@ -354,6 +354,11 @@ class Links:
                 _sysctl("net/ipv6/conf/all/forwarding", b"1")
                 LOG.info("IPv6 forwarding is switched on")
 
+    def allow_loopback(self, device: str) -> None:
+        """Let packets from the host's loopback addresses leave by `device`, as those to published ports do (IPv4 only)."""
+        with _reported(device):
+            _sysctl(f"net/ipv4/conf/{device}/route_localnet", b"1")
+
     def probe(self, device: str, address: IPAddress, seconds: float) -> str | None:
         """The MAC of whoever answers for `address` on the link of the host's `device` within `seconds`, or None."""
         with _reported(device):

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..errors import DeadlineExceeded, Unavailable
-from ..model import IPNetwork
+from ..model import Forwarding, IPNetwork
 from ..names import DeviceNames
 
 _FAMILY = "inet"
 _TIMEOUT = 5.0  # seconds; nft needs 10 ms
 _HINT = "see that nftables is installed and that ovsnetd may change it"
 _RAW = -300  # NF_IP_PRI_RAW: before connection tracking, which then has nothing to track
+_DESTINATION_NAT = -100  # NF_IP_PRI_NAT_DST
 _FILTER = 0  # NF_IP_PRI_FILTER
 _SOURCE_NAT = 100  # NF_IP_PRI_NAT_SRC
+
+Expression = dict[str, Any]  # libnftables-json(5)
 
 
 class Rules:
@@ -30,38 +33,79 @@ class Rules:
         self.table = table or ("ovsnet" if names == DeviceNames() else f"ovsnet-{names.prefix}")
         self._names = names
 
-    def load(self, masqueraded: Iterable[IPNetwork] = ()) -> None:
+    def load(
+        self,
+        masqueraded: Iterable[IPNetwork] = (),
+        published: Iterable[Forwarding] = (),
+        publishing: Iterable[IPNetwork] = (),
+    ) -> None:
         """Put the rules in place; the table is replaced in one transaction, so there is no moment without it.
 
         What comes from the prefixes `masqueraded` and leaves by a device that is not one of our gateways gets the address of
-        that device, but for multicast. The kernel remembers a connection's address, so that a reload disturbs none.
+        that device, but for multicast. `published` are ports that lead to containers, and `publishing` the prefixes of these:
+        who reaches a container of its own network by a published port seems to come from the gateway, for the answer has to
+        come back the same way. The kernel remembers a connection's addresses, so that a reload disturbs none.
         """
         ports = _match("iifname", self._names.port_pattern)
-        between = [_match("iifname", self._names.gateway_pattern), _match("oifname", self._names.gateway_pattern)]
+        from_gateway, to_gateway = (_match(key, self._names.gateway_pattern) for key in ("iifname", "oifname"))
         self._apply(
             [
                 *self._removal(),
                 {"add": {"table": self._table}},
                 # What a container's lower port passes to the host beside the macvlan: broadcast and multicast.
                 self._chain("prerouting", _RAW),
-                self._rule("prerouting", [ports], "for containers, not for this host"),
+                self._rule("prerouting", [ports], _DROP, "for containers, not for this host"),
+                # The host's loopback addresses reach published ports, which needs route_localnet; the reverse is not for
+                # containers (CVE-2020-8558).
+                self._rule("prerouting", [from_gateway, _LOOPBACK_TO], _DROP, "the host's loopback is its own"),
+                *(self._map(name, key, data) for name, (key, data) in _MAPS.items()),
+                *self._elements("add", published),
+                {"add": {"chain": {"family": _FAMILY, "table": self.table, "name": "published"}}},
+                *(self._rule("published", matches, [rewrite], "to containers") for matches, rewrite in _rewrites()),
+                self._chain("nat_prerouting", _DESTINATION_NAT, "nat", hook="prerouting"),
+                self._rule("nat_prerouting", [_TO_THIS_HOST], [_TO_PUBLISHED], "from elsewhere"),
+                self._chain("nat_output", _DESTINATION_NAT, "nat", hook="output"),
+                self._rule("nat_output", [_TO_THIS_HOST], [_TO_PUBLISHED], "from this host"),
                 # From one network's gateway to another's. Traffic inside a network stays in the switch, so there is no
                 # need to tell equal gateways from different ones, which nftables cannot compare.
                 self._chain("forward", _FILTER),
                 # A published port is open to all networks, its own included, whoever has published it.
-                self._rule("forward", [_PUBLISHED], "published ports", "accept"),
-                self._rule("forward", between, "networks are isolated"),
+                self._rule("forward", [_PUBLISHED], _ACCEPT, "published ports"),
+                self._rule("forward", [from_gateway, to_gateway], _DROP, "networks are isolated"),
                 self._chain("postrouting", _SOURCE_NAT, "nat"),
+                self._rule("postrouting", [_PUBLISHED, _LOOPBACK_FROM, to_gateway], _MASQUERADE, "from loopback"),
                 *(
-                    self._rule("postrouting", self._leaving(prefix), "masqueraded", "masquerade")
-                    for prefix in sorted(masqueraded, key=lambda one: (one.version, one))
+                    self._rule("postrouting", _inside(prefix), _MASQUERADE, "to a published port of the own network")
+                    for prefix in _sorted(publishing)
+                ),
+                *(
+                    self._rule("postrouting", self._leaving(prefix), _MASQUERADE, "masqueraded")
+                    for prefix in _sorted(masqueraded)
                 ),
             ]
         )
 
+    def publish(self, forwardings: Iterable[Forwarding]) -> None:
+        """Have more ports lead to containers, all or none. Again is harmless; Unavailable for one that leads elsewhere."""
+        self._apply(self._elements("add", forwardings))
+
+    def unpublish(self, forwardings: Iterable[Forwarding]) -> None:
+        """Undo `publish`, all or none; Unavailable if one is not there."""
+        self._apply(self._elements("delete", forwardings))
+
     def unload(self) -> None:
         """Remove the table; a missing one is success."""
         self._apply(self._removal())
+
+    def missing(self, forwardings: Iterable[Forwarding]) -> list[Forwarding]:
+        """Those of `forwardings` that are not in place."""
+        found: dict[str, list[Any]] = {}
+        for entry in json.loads(_nft("list", "table", _FAMILY, self.table))["nftables"]:
+            if "map" in entry:
+                found[entry["map"]["name"]] = entry["map"].get("elem", [])
+        return [
+            one for one in forwardings if any(element not in found.get(name, []) for name, element in _elements_of(one))
+        ]
 
     def present(self) -> bool:
         """Whether the table is there."""
@@ -74,43 +118,120 @@ class Rules:
     def _table(self) -> dict[str, str]:
         return {"family": _FAMILY, "name": self.table}
 
-    def _removal(self) -> list[dict[str, Any]]:
+    def _removal(self) -> list[Expression]:
         return [
             {"add": {"table": self._table}},
             {"delete": {"table": self._table}},
         ]  # to delete a missing one is an error
 
-    def _leaving(self, prefix: IPNetwork) -> list[dict[str, Any]]:
-        family, multicast = ("ip", ("224.0.0.0", 4)) if prefix.version == 4 else ("ip6", ("ff00::", 8))
+    def _leaving(self, prefix: IPNetwork) -> list[Expression]:
+        family, multicast = _family(prefix), ("224.0.0.0", 4) if prefix.version == 4 else ("ff00::", 8)
         return [
             _match_prefix(family, "saddr", str(prefix.network_address), prefix.prefixlen),
             _match_prefix(family, "daddr", *multicast, op="!="),
             _match("oifname", self._names.gateway_pattern, op="!="),
         ]
 
-    def _chain(self, hook: str, priority: int, kind: str = "filter") -> dict[str, Any]:
-        place = {"family": _FAMILY, "table": self.table, "name": hook}
-        return {"add": {"chain": place | {"type": kind, "hook": hook, "prio": priority, "policy": "accept"}}}
+    def _chain(self, name: str, priority: int, kind: str = "filter", hook: str = "") -> Expression:
+        place = {"family": _FAMILY, "table": self.table, "name": name}
+        how = {"type": kind, "hook": hook or name, "prio": priority, "policy": "accept"}
+        return {"add": {"chain": place | how}}
 
-    def _rule(self, chain: str, matches: list[dict[str, Any]], comment: str, verdict: str = "drop") -> dict[str, Any]:
+    def _rule(self, chain: str, matches: list[Expression], verdict: list[Expression], comment: str) -> Expression:
         place = {"family": _FAMILY, "table": self.table, "chain": chain}
-        return {"add": {"rule": place | {"expr": [*matches, {"counter": None}, {verdict: None}], "comment": comment}}}
+        return {"add": {"rule": place | {"expr": [*matches, *verdict], "comment": comment}}}
+
+    def _map(self, name: str, key: list[str], data: str) -> Expression:
+        return {"add": {"map": {"family": _FAMILY, "table": self.table, "name": name, "type": key, "map": data}}}
+
+    def _elements(self, verb: str, forwardings: Iterable[Forwarding]) -> list[Expression]:
+        """Commands that add to the maps, or delete from them, what each forwarding has there."""
+        found: dict[str, list[Any]] = {}
+        for one in forwardings:
+            for name, (key, value) in _elements_of(one):
+                found.setdefault(name, []).append([key, value] if verb == "add" else key)
+        place = {"family": _FAMILY, "table": self.table}
+        return [{verb: {"element": place | {"name": name, "elem": elements}}} for name, elements in found.items()]
 
     @staticmethod
-    def _apply(commands: list[dict[str, Any]]) -> None:
+    def _apply(commands: list[Expression]) -> None:
         _nft("-f", "-", stdin=json.dumps({"nftables": commands}))
 
 
-_PUBLISHED: dict[str, Any] = {"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}
+def _family(prefix: IPNetwork) -> str:
+    return "ip" if prefix.version == 4 else "ip6"
 
 
-def _match(key: str, pattern: str, op: str = "==") -> dict[str, Any]:
+def _inside(prefix: IPNetwork) -> list[Expression]:
+    family, address, length = _family(prefix), str(prefix.network_address), prefix.prefixlen
+    return [_PUBLISHED, *(_match_prefix(family, field, address, length) for field in ("saddr", "daddr"))]
+
+
+def _sorted(prefixes: Iterable[IPNetwork]) -> list[IPNetwork]:
+    return sorted(prefixes, key=lambda one: (one.version, one))
+
+
+def _match(key: str, pattern: str, op: str = "==") -> Expression:
     return {"match": {"op": op, "left": {"meta": {"key": key}}, "right": pattern}}
 
 
-def _match_prefix(family: str, field: str, address: str, length: int, op: str = "==") -> dict[str, Any]:
+def _match_prefix(family: str, field: str, address: str, length: int, op: str = "==") -> Expression:
     prefix = {"prefix": {"addr": address, "len": length}}
     return {"match": {"op": op, "left": {"payload": {"protocol": family, "field": field}}, "right": prefix}}
+
+
+_DROP: list[Expression] = [{"counter": None}, {"drop": None}]
+_ACCEPT: list[Expression] = [{"counter": None}, {"accept": None}]
+_MASQUERADE: list[Expression] = [{"counter": None}, {"masquerade": None}]
+_TO_PUBLISHED: Expression = {"goto": {"target": "published"}}
+_PUBLISHED: Expression = {"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}
+_TO_THIS_HOST: Expression = {
+    "match": {"op": "==", "left": {"fib": {"result": "type", "flags": ["daddr"]}}, "right": "local"}
+}
+_LOOPBACK_TO, _LOOPBACK_FROM = (_match_prefix("ip", field, "127.0.0.0", 8) for field in ("daddr", "saddr"))
+# The kernel has no way by which ::1 could leave the host, so there it leads nowhere.
+_NOT_LOOPBACK = _match_prefix("ip6", "daddr", "::1", 128, op="!=")
+
+
+def _maps() -> dict[str, tuple[list[str], str]]:
+    """Keys and values of the maps: the container's address and port by protocol and port, "_at" by the host's address too.
+
+    Two maps each, for nft 1.0 reads no JSON of a map to address and port in one.
+    """
+    found = {}
+    for version in (4, 6):
+        address = f"ipv{version}_addr"
+        for suffix, key in ("_at", ["inet_proto", address, "inet_service"]), ("", ["inet_proto", "inet_service"]):
+            found[f"address{version}{suffix}"] = key, address
+            found[f"port{version}{suffix}"] = key, "inet_service"
+    return found
+
+
+_MAPS = _maps()
+
+
+def _elements_of(forwarding: Forwarding) -> Iterator[tuple[str, list[Any]]]:
+    """The maps that a forwarding is in, each with its key and value there."""
+    port, address = forwarding.port, forwarding.address
+    fixed = port.host_address is not None and not port.host_address.is_unspecified
+    key = {"concat": [port.protocol.value, *([str(port.host_address)] if fixed else []), port.host_port]}
+    suffix = f"{address.version}{'_at' if fixed else ''}"
+    yield f"address{suffix}", [key, str(address)]
+    yield f"port{suffix}", [key, port.container_port]
+
+
+def _rewrites() -> Iterator[tuple[list[Expression], Expression]]:
+    """What makes a packet to a published port one to the container, and for which packets."""
+    protocol, port = {"meta": {"key": "l4proto"}}, {"payload": {"protocol": "th", "field": "dport"}}
+    for version, family in (4, "ip"), (6, "ip6"):
+        matches = [_match("nfproto", f"ipv{version}"), *([_NOT_LOOPBACK] if version == 6 else [])]
+        host = {"payload": {"protocol": family, "field": "daddr"}}
+        for suffix, key in ("_at", [protocol, host, port]), ("", [protocol, port]):
+            where = {
+                what: {"map": {"key": {"concat": key}, "data": f"@{name}{version}{suffix}"}}
+                for what, name in (("addr", "address"), ("port", "port"))
+            }
+            yield matches, {"dnat": {"family": family, **where}}
 
 
 def _nft(*args: str, stdin: str = "") -> str:

@@ -25,12 +25,13 @@ from ..errors import (
     PoolExhausted,
     PoolNotFound,
     PoolOverlap,
+    PortInUse,
     StateUnavailable,
     TagInUse,
 )
 from ..ipam import PoolBlocks, default_gateway
 from ..ipam.pools import check_assignable
-from ..model import AddressRange, Endpoint, IPAddress, LeaseOwner, Network, OwnerKind, Pool, endpoint_key
+from ..model import AddressRange, Endpoint, IPAddress, LeaseOwner, Network, OwnerKind, Pool, PublishedPort, endpoint_key
 from ..ovsdb import Command, Transaction
 from . import rows
 from .view import View
@@ -521,6 +522,7 @@ class Attach(StoreCommand):
             for pool, plan in zip(pools, plans, strict=True)
         ]
         addresses += [one for one in endpoint.addresses if one.version not in families]
+        self._claim_published(txn)
         row = txn.insert(self.api.tables["Endpoint"])
         row.network = UUID(endpoint.network)
         row.container, row.ifname = endpoint.container, endpoint.ifname
@@ -535,6 +537,23 @@ class Attach(StoreCommand):
             self.write_lease(txn, plan, owner)
         self.result = row
         self.planned = dataclasses.replace(endpoint, addresses=tuple(addresses), mac=mac)
+
+    def _claim_published(self, txn: Transaction) -> None:
+        """PortInUse if a port is published already on this host, or twice."""
+        if not self.endpoint.published:
+            return
+        node, gone = self.endpoint.node, txn.scratch.get("detached", ())
+        claimed: list[PublishedPort] = txn.scratch.setdefault(f"published on {node}", [])
+        here = (one for one in self.view.endpoints.values() if one.published and one.node == node)
+        taken = [*claimed, *(port for one in here if one.uuid not in gone for port in one.published)]
+        for port in self.endpoint.published:
+            if any(port.clashes(other) for other in taken):
+                raise PortInUse(
+                    f"{port.protocol} port {port.host_port} of this host is published already",
+                    hint="`ovsnet endpoint ls` shows by whom; choose another port",
+                )
+            taken.append(port)
+        claimed += self.endpoint.published
 
     def post_commit(self, txn: Transaction) -> None:
         """Replace the row by the Endpoint."""

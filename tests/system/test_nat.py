@@ -66,7 +66,7 @@ def test_loading_is_idempotent_and_touches_nothing_else(ground: Netns) -> None:
     nat.load()
     loaded = ruleset(ground)
     assert nat.present()
-    assert len([entry for entry in loaded if "rule" in entry]) == 3
+    assert len([entry for entry in loaded if "rule" in entry]) == 11
     nat.load()
     assert ruleset(ground) == loaded
     neighbour.load()

@@ -151,6 +151,7 @@ def test_network_and_endpoint(api: FlaskClient, controller: FakeController) -> N
         "trunk": [],
         "config": "",
         "aliases": [],
+        "published": [],
     }
     assert [str(address) for address in controller.attached[0].addresses] == ["10.1.0.2"]
     assert api.get("/v1/endpoints").get_json() == api.get("/v1/endpoints?network=blue").get_json() == [endpoint]

@@ -144,7 +144,7 @@ def test_network_and_endpoint_commands(run: Run, controller: FakeController) -> 
         ",".join(endpoint["addresses"]),
         endpoint["mac"],
     ]
-    assert len(table[0]) == len(table[1]) == 10
+    assert len(table[0]) == len(table[1]) == 11
     leases = rows(run("pool", "leases", "six"))
     assert leases[1] == [endpoint["addresses"][0].split("/")[0], "endpoint", f"{network['id']}/{'c' * 64}/eth0", "n1"]
     assert json.loads(run("pool", "leases", "six", "-o", "json").stdout)[0]["owner"]["kind"] == "endpoint"
@@ -300,13 +300,16 @@ def test_what_runtimes_will_find(tmp_path: Path) -> None:
     words = ("conf", "blue", "--subnet", "10.20.0.0/16", "--subnet", "fd20::/64", "--vlan", "20", "--write", str(conf))
     assert invoke(*words).exit_code == 0
     assert invoke(*words).exit_code == 0  # the same again
-    assert invoke(*words, "--portmap").exit_code == 4
+    assert invoke(*words, "--masquerade").exit_code == 4
     assert json.loads(conf.read_text())["plugins"][0]["vlan"] == 20
     with closing(socket.socket(socket.AF_UNIX)) as listening:
         listening.bind(str(tmp_path / "cni.sock"))
         assert found() == {}
-        assert invoke(*words, "--portmap", "--force").exit_code == 0
-        assert "plugin 'portmap'" in found()[conf.name]
+        assert invoke(*words, "--masquerade", "--force").exit_code == 0
+        chained = json.loads(conf.read_text())
+        chained["plugins"].append({"type": "tuning"})
+        conf.write_text(json.dumps(chained))
+        assert "plugin 'tuning'" in found()[conf.name]
         (conf_dir / "10-other.conf").write_text('{"type": "bridge"}')
         assert "is not ovsnet's" in found()["10-other.conf"]
         (conf_dir / "10-other.conf").write_text("{")

@@ -22,6 +22,7 @@ from ovsnet.model import (
     NetworkSpec,
     Origin,
     PoolSpec,
+    PublishedPort,
     Route,
 )
 
@@ -83,7 +84,14 @@ def test_everything_at_once() -> None:
         "isDefaultGateway": False,
         "ipam": SUBNET | {"rangeStart": "10.1.1.0", "gateway": "10.1.0.254", "routes": [{"dst": "10.9.1.1/8"}]},
         "args": {"cni": {"ips": ["10.1.1.7"], "labels": [{"key": "app", "value": "web"}]}, "other": 1},
-        "runtimeConfig": {"mac": "02-00-00-00-00-0A", "aliases": ["x"]},
+        "runtimeConfig": {
+            "mac": "02-00-00-00-00-0A",
+            "aliases": ["x"],
+            "portMappings": [
+                {"hostPort": 8080, "containerPort": 80, "protocol": "TCP", "hostIP": ""},
+                {"hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": "192.0.2.1", "x": 1},
+            ],
+        },
         "capabilities": {"mac": True},
         "disableCheck": True,
         "cni.dev/valid-attachments": [],
@@ -128,6 +136,7 @@ def test_everything_at_once() -> None:
         promiscuous=True,
         sysctls={"net/ipv4/conf/eth0/arp_notify": "1", "net/ipv6/conf/eth0/accept_ra": "0"},
         aliases=("x",),
+        published=(PublishedPort.parse("tcp/8080/80"), PublishedPort.parse("udp/192.0.2.1/53/53")),
     )
 
 
