@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Final, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, NoReturn, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -23,6 +23,7 @@ from ovsnet.model import (
     AddressRange,
     Attachment,
     AttachRequest,
+    Bandwidth,
     Expectation,
     IPAddress,
     IPInterface,
@@ -43,11 +44,12 @@ JSON = dict[str, Any]
 VERSIONS: Final = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 SINCE: Final[Mapping[str, str]] = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 IPAM_TYPE: Final = "ovsnet-ipam"
-CAPABILITIES: Final = ("portMappings", "ips", "mac", "dns", "ipRanges", "aliases")
+CAPABILITIES: Final = ("portMappings", "bandwidth", "ips", "mac", "dns", "ipRanges", "aliases")
+
+MAX_RATE: Final = 10**12  # bits per second, or bits: more than any device has
 
 # Reserved by the specification (section 5 "Error").
 INCOMPATIBLE_VERSION: Final = 1
-UNSUPPORTED_FIELD: Final = 2
 UNKNOWN_CONTAINER: Final = 3
 INVALID_ENVIRONMENT: Final = 4
 CANNOT_DECODE: Final = 6
@@ -258,6 +260,7 @@ def parse_add(call: Call) -> Add:
         promiscuous=config.promisc_mode,
         sysctls=_sysctls(config.sysctl, which.ifname),
         aliases=config.runtime_config.aliases,
+        bandwidth=config.runtime_config.bandwidth.limits(),
         published=tuple(dict.fromkeys(one.port() for one in config.runtime_config.port_mappings)),
         reserved_for=_reserved_for(args.labels, which.container),
         config=config_name(call),
@@ -603,6 +606,32 @@ class _PortMapping(_OpenSection):
             raise CniError(INVALID_CONFIG, f"runtimeConfig.portMappings: {exc}", hint) from None
 
 
+_Amount = Annotated[int, Field(ge=0)]
+
+
+class _Bandwidth(_OpenSection):
+    """The capability `bandwidth` (CNI conventions): bits per second, and bits."""
+
+    ingress_rate: _Amount = 0
+    ingress_burst: _Amount = 0
+    egress_rate: _Amount = 0
+    egress_burst: _Amount = 0
+
+    @model_validator(mode="after")
+    def _check_bursts(self) -> Self:
+        for direction in ("ingress", "egress"):
+            rate, burst = (getattr(self, f"{direction}_{what}") for what in ("rate", "burst"))
+            if burst and not rate:
+                raise ValueError(f"{direction}Burst without {direction}Rate: give both, or neither")
+            if rate > MAX_RATE or burst > MAX_RATE:
+                raise ValueError(f"{direction}Rate and {direction}Burst go up to {MAX_RATE}")
+        return self
+
+    def limits(self) -> Bandwidth:
+        """In the vocabulary."""
+        return Bandwidth(self.ingress_rate, self.ingress_burst, self.egress_rate, self.egress_burst)
+
+
 class _Runtime(_OpenSection):
     """What runtimes fill in for the capabilities of the configuration (CNI conventions)."""
 
@@ -612,6 +641,7 @@ class _Runtime(_OpenSection):
     ip_ranges: list[Annotated[list[_Range], Field(min_length=1)]] = []
     aliases: Annotated[tuple[str, ...], PlainValidator(_aliases)] = ()
     port_mappings: list[_PortMapping] = []
+    bandwidth: _Bandwidth = _Bandwidth()
 
 
 class _Trunk(_Section):
@@ -666,11 +696,6 @@ class _NetConf(_Section):
     hairpin_mode: bool | None = None  # there is nothing to switch on: the way by the host's address is routed
 
 
-# Capabilities that a runtime hands over only because the configuration asks for it. To drop them in silence would promise
-# published ports or a bandwidth that are not there.
-_CAPABILITIES_TO_COME: Final = ("bandwidth",)
-
-
 def _invalid(exc: ValidationError, *place: str) -> CniError:
     first = exc.errors(include_url=False)[0]
     parts = (*place, *first["loc"])
@@ -681,18 +706,9 @@ def _invalid(exc: ValidationError, *place: str) -> CniError:
 
 def _netconf(config: JSON) -> _NetConf:
     try:
-        netconf = _NetConf.model_validate(config)
+        return _NetConf.model_validate(config)
     except ValidationError as exc:
         raise _invalid(exc) from None
-    runtime = config.get("runtimeConfig") or {}
-    for name in _CAPABILITIES_TO_COME:
-        if runtime.get(name):
-            raise CniError(
-                UNSUPPORTED_FIELD,
-                f"runtimeConfig.{name} is not supported: {json.dumps(runtime[name])[:200]}",
-                f"remove {name} from the capabilities of type {netconf.type or 'ovsnet'}, or chain a plugin that has it",
-            )
-    return netconf
 
 
 def _network_spec(name: str, config: _NetConf, ipam: _Ipam) -> NetworkSpec | None:

@@ -63,7 +63,7 @@ from .model import (
     endpoint_key,
 )
 from .names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation, mac_for
-from .nat import Rules, forget
+from .nat import Limits, Rules, forget
 from .ports import Ports
 from .store import PendingEndpoint, Store
 from .switch import Switch
@@ -92,6 +92,7 @@ class Controller:
         links: Links,
         ports: Ports,
         rules: Rules,
+        limits: Limits,
         journal: Journal | None = None,
     ) -> None:
         self.settings = settings
@@ -100,6 +101,7 @@ class Controller:
         self.links = links
         self.ports = ports
         self.rules = rules
+        self.limits = limits
         self.journal = journal
         self.names = settings.names
         self._locks = KeyedLocks()
@@ -307,6 +309,18 @@ class Controller:
             self._unpublish(endpoint)
             raise
 
+    def _limit(self, endpoint: Endpoint) -> None:
+        """Put the endpoint's limits in place; the switch's go with the port."""
+        limits = endpoint.bandwidth
+        if limits.egress_rate:
+            self.switch.limit_port(endpoint.port, limits.egress_rate, limits.egress_burst)
+        if limits.ingress_rate:
+            self.limits.set(endpoint.port, limits.ingress_rate, limits.ingress_burst)
+
+    def _unlimit(self, endpoint: Endpoint) -> None:
+        if endpoint.bandwidth.ingress_rate:
+            self.limits.remove([endpoint.port])
+
     def _unpublish(self, endpoint: Endpoint) -> None:
         """Have its ports lead nowhere, also for connections that exist; with `_leaving` until the store has forgotten it."""
         with self._rules_lock:
@@ -473,6 +487,9 @@ class Controller:
                     plug.prepare(write.planned.mac, ipv6=any(one.version == 6 for one in write.planned.addresses))
                 endpoint = self._unanswered(write.result(), draft, network, request, undo)
                 plug.adjust(request.sysctls, promiscuous=request.promiscuous)
+                if endpoint.bandwidth:
+                    undo.callback(self._unlimit, endpoint)
+                    self._limit(endpoint)
                 plug.finish(endpoint.mac, endpoint.addresses, self._routes(network, request))
                 if endpoint.published:
                     self._publish(endpoint)
@@ -532,13 +549,21 @@ class Controller:
                 f"container {request.container[:40]} is on network {network.name} with other published ports",
                 hint="detach it first",
             )
+        if request.bandwidth != endpoint.bandwidth:
+            raise AlreadyExists(
+                f"container {request.container[:40]} is on network {network.name} with other limits of bandwidth",
+                hint="detach it first",
+            )
         moved = endpoint.sandbox != request.netns
         if moved or self.links.link(endpoint.port) is None:
             port, old = self.ports.take(network, endpoint.trunk), endpoint
             endpoint = self.store.set_endpoint(endpoint.uuid, port=port, sandbox=request.netns)
             self.ports.claim(port, endpoint.uuid)
             self.links.silence(old.port)
+            self._unlimit(old)
             self._unplug(old, old.sandbox)
+        if endpoint.bandwidth:
+            self._limit(endpoint)
         self._plug(endpoint, network, request, netns)
         if endpoint.published:
             self.load_rules()
@@ -613,6 +638,8 @@ class Controller:
             self._unpublish(endpoint)
         released = self.store.detach_soon(endpoint.uuid, by=by.value)
         try:
+            if endpoint.node == self.settings.node:
+                self._unlimit(endpoint)
             self._unplug(endpoint, sandbox)
         finally:
             released.result()
@@ -714,6 +741,8 @@ class Controller:
         for network in networks.values():
             self.ensure_here(network)
             self.show_gateway_route(network)
+        self.switch.sweep_limits()
+        self._recover_limits(list(endpoints.values()))
         stale = []
         for port in self.switch.ports():
             endpoint = endpoints.get(port.name)
@@ -729,6 +758,15 @@ class Controller:
         if stale:
             LOG.info("removing %d ports that an earlier run has left", len(stale))
             self.switch.del_ports(stale).result(self.settings.deadline)
+
+    def _recover_limits(self, endpoints: list[Endpoint]) -> None:
+        """What nftables forgets with a reboot, or remembers of endpoints that have gone."""
+        limited = {one.port: one.bandwidth for one in endpoints if one.bandwidth.ingress_rate}
+        devices = self.limits.devices()
+        self.limits.remove(devices - limited.keys())
+        for port in limited.keys() - devices:
+            if self.links.link(port) is not None:
+                self.limits.set(port, limited[port].ingress_rate, limited[port].ingress_burst)
 
     def history(self, address: IPAddress, at: datetime | None = None, pool: str = "") -> list[LeaseRecord]:
         """Who had an address, ever or at one moment, the latest first; `pool` is a name or uuid, also of a pool that is gone.

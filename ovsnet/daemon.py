@@ -39,7 +39,7 @@ from .docker import DockerDriver
 from .errors import ConfigError, OvsnetError
 from .journal import Journal
 from .link import Links
-from .nat import Rules
+from .nat import Limits, Rules
 from .ports import Ports
 from .store import StateServer, Store
 from .switch import Switch
@@ -101,9 +101,15 @@ class Daemon:
             journal = None
             if settings.journal_days:
                 journal = Journal(settings.state_dir / "journal.db", settings.journal_days)
-            rules = Rules(settings.names)
             controller = Controller(
-                settings, store=store, switch=switch, links=links, ports=ports, rules=rules, journal=journal
+                settings,
+                store=store,
+                switch=switch,
+                links=links,
+                ports=ports,
+                rules=Rules(settings.names),
+                limits=Limits(settings.names),
+                journal=journal,
             )
             store.wait_ready(settings.deadline)
             if journal is not None:

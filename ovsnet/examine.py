@@ -94,6 +94,11 @@ def _port(controller: Controller, network: Network, endpoint: Endpoint) -> Itera
         yield f"switch port {port.name} has VLAN {port.tag}, not {network.tag}"
     if port.trunk != endpoint.trunk:
         yield f"switch port {port.name} carries VLANs {_list(port.trunk)} beside its own, not {_list(endpoint.trunk)}"
+    limits = endpoint.bandwidth
+    if (port.rate, port.burst) != (limits.egress_rate, limits.egress_burst):
+        yield f"switch port {port.name} lets through {port.rate or 'any'} bits/s, not {limits.egress_rate or 'any'}"
+    if limits.ingress_rate and not controller.limits.is_set(port.name, limits.ingress_rate, limits.ingress_burst):
+        yield f"what container {endpoint.container[:40]} receives is not limited to {limits.ingress_rate} bits/s"
     if port.error:
         yield f"ovs-vswitchd says of port {port.name}: {port.error}"
 

@@ -433,7 +433,8 @@ class PortRole(StrEnum):
 class SwitchPort:
     """A port of ours on the switch. `endpoint` is the endpoint's uuid when `role` says so, else "".
 
-    `ifindex` is 0 until ovs-vswitchd has made the device. `error` is what vswitchd says of the interface, or "".
+    `ifindex` is 0 until ovs-vswitchd has made the device. `error` is what vswitchd says of the interface, or "". `rate` and
+    `burst` limit what comes from its device (bits per second, and bits; 0 for none, and for vswitchd's own choice).
     """
 
     name: str
@@ -446,6 +447,8 @@ class SwitchPort:
     ifindex: int = 0
     error: str = ""
     trunk: tuple[int, ...] = ()
+    rate: int = 0
+    burst: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class Rules:
     """
 
     def __init__(self, names: DeviceNames, table: str = "") -> None:
-        self.table = table or ("ovsnet" if names == DeviceNames() else f"ovsnet-{names.prefix}")
+        self.table = table or table_name(names)
         self._names = names
 
     def load(
@@ -100,7 +100,7 @@ class Rules:
     def missing(self, forwardings: Iterable[Forwarding]) -> list[Forwarding]:
         """Those of `forwardings` that are not in place."""
         found: dict[str, list[Any]] = {}
-        for entry in json.loads(_nft("list", "table", _FAMILY, self.table))["nftables"]:
+        for entry in json.loads(nft("list", "table", _FAMILY, self.table))["nftables"]:
             if "map" in entry:
                 found[entry["map"]["name"]] = entry["map"].get("elem", [])
         return [
@@ -109,7 +109,7 @@ class Rules:
 
     def present(self) -> bool:
         """Whether the table is there."""
-        tables = (entry.get("table", {}) for entry in json.loads(_nft("list", "tables", _FAMILY))["nftables"])
+        tables = (entry.get("table", {}) for entry in json.loads(nft("list", "tables", _FAMILY))["nftables"])
         return any(table.get("name") == self.table for table in tables)
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ class Rules:
 
     @staticmethod
     def _apply(commands: list[Expression]) -> None:
-        _nft("-f", "-", stdin=json.dumps({"nftables": commands}))
+        nft("-f", "-", stdin=json.dumps({"nftables": commands}))
 
 
 def _family(prefix: IPNetwork) -> str:
@@ -234,7 +234,13 @@ def _rewrites() -> Iterator[tuple[list[Expression], Expression]]:
             yield matches, {"dnat": {"family": family, **where}}
 
 
-def _nft(*args: str, stdin: str = "") -> str:
+def table_name(names: DeviceNames) -> str:
+    """The table of the controller whose devices have these names."""
+    return "ovsnet" if names == DeviceNames() else f"ovsnet-{names.prefix}"
+
+
+def nft(*args: str, stdin: str = "") -> str:
+    """What nft(8) prints, in JSON. Unavailable, with its own words, and DeadlineExceeded."""
     try:
         done = subprocess.run(
             ["nft", "-j", *args], input=stdin, capture_output=True, text=True, timeout=_TIMEOUT, check=False

@@ -33,7 +33,9 @@ ENDPOINT = "ovsnet-endpoint"  # uuid, or no such key
 COLUMNS: dict[str, Sequence[str]] = {
     "Open_vSwitch": ("bridges", "ovs_version"),
     "Bridge": ("name", "ports", "datapath_type", "fail_mode", "mcast_snooping_enable", "other_config", "external_ids"),
-    "Port": ("name", "interfaces", "tag", "trunks", "vlan_mode", "external_ids"),
+    "Port": ("name", "interfaces", "tag", "trunks", "vlan_mode", "qos", "external_ids"),
+    "QoS": ("type", "other_config", "queues", "external_ids"),
+    "Queue": ("other_config", "external_ids"),
     "Interface": ("name", "type", "mtu_request", "ofport", "ifindex", "error", "external_ids"),
 }
 
@@ -170,6 +172,53 @@ class ClaimPort(Command):
         row.setkey("external_ids", ENDPOINT, self.endpoint)
 
 
+class LimitPort(Command):
+    """Limit what comes from a port's device, by a queueing discipline of its own; again, with other values too, is fine.
+
+    For an internal port that is what the device's owner sends: vswitchd shapes what the kernel hands to the device.
+    """
+
+    def __init__(self, api: Api, name: str, rate: int, burst: int, node: str) -> None:
+        super().__init__(api)
+        self.name = name
+        self.rate = rate
+        self.burst = burst
+        self.node = node
+
+    def run_idl(self, txn: ovs_idl.Transaction) -> None:
+        """Make or change the QoS row, and the Queue row that alone can have a burst (ovs-vswitchd.conf.db(5), linux-htb)."""
+        row = self.api.find("Port", self.name)
+        if row is None or row.external_ids.get(OWNER) != self.node:
+            raise NotFound(f"switch port {self.name} does not exist", hint="take another one")
+        row.verify("qos")
+        _delete_limits(row, self.node)
+        qos, queue = (txn.insert(self.api.tables[table]) for table in ("QoS", "Queue"))
+        rate = {"max-rate": str(self.rate)}
+        queue.other_config = rate | ({"burst": str(self.burst)} if self.burst else {})
+        qos.type, qos.other_config, qos.queues = "linux-htb", rate, {0: queue}
+        qos.external_ids = queue.external_ids = {OWNER: self.node}
+        row.qos = [qos]
+
+
+class SweepLimits(Command):
+    """Remove limits of ours whose port has gone: QoS and Queue rows stay when somebody else deletes a port."""
+
+    def __init__(self, api: Api, node: str) -> None:
+        super().__init__(api)
+        self.node = node
+
+    def run_idl(self, txn: ovs_idl.Transaction) -> None:
+        """Delete what no port refers to."""
+        del txn
+        used = {qos.uuid for port in self.api.tables["Port"].rows.values() for qos in port.qos}
+        kept = [row for row in self.api.tables["QoS"].rows.values() if row.uuid in used]
+        queues = {queue.uuid for qos in kept for queue in qos.queues.values()}
+        for table, alive in (("QoS", used), ("Queue", queues)):
+            for row in list(self.api.tables[table].rows.values()):
+                if row.uuid not in alive and row.external_ids.get(OWNER) == self.node:
+                    row.delete()
+
+
 class DeletePorts(Command):
     """Remove ports of ours; missing ones are success, foreign ones stay. `result` names those that went."""
 
@@ -194,9 +243,22 @@ class DeletePorts(Command):
                 bridge.delvalue("ports", row)
             for interface in row.interfaces:
                 interface.delete()
-            row.delete()
+            if row.qos:  # the server collects ports after it has looked whether deleted rows are referred to
+                _delete_limits(row, self.node)
+                row.qos = []
+            else:
+                row.delete()
             gone.append(name)
         self.result = tuple(gone)
+
+
+def _delete_limits(port: Any, node: str) -> None:
+    """QoS and Queue rows are roots of the schema: nobody collects them."""
+    for qos in port.qos:
+        if qos.external_ids.get(OWNER) == node:
+            for queue in qos.queues.values():
+                queue.delete()
+            qos.delete()
 
 
 def _external_ids(port: SwitchPort, node: str) -> dict[str, str]:

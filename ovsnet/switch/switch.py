@@ -25,6 +25,8 @@ from .commands import (
     DeleteBridge,
     DeletePorts,
     EnsureBridge,
+    LimitPort,
+    SweepLimits,
 )
 
 DATABASE = "Open_vSwitch"
@@ -169,6 +171,16 @@ class Switch:
         """
         return self._engine.submit(DeletePorts(self._api, tuple(names), self._node))
 
+    def limit_port(self, name: str, rate: int, burst: int) -> None:
+        """Limit what the owner of a port's device sends, to `rate` bits per second with bursts of `burst` bits (0: vswitchd's
+        own choice). It is gone with the port. NotFound if there is no such port of ours.
+        """
+        self._engine.execute(LimitPort(self._api, name, rate, burst, self._node))
+
+    def sweep_limits(self) -> None:
+        """Remove what limited ports that have gone."""
+        self._engine.execute(SweepLimits(self._api, self._node))
+
     def ports(self) -> tuple[SwitchPort, ...]:
         """The ports of this node, in no particular order."""
         api = self._api
@@ -214,12 +226,22 @@ class Switch:
                     ifindex=next(iter(interface.ifindex), 0),
                     error=next(iter(interface.error), ""),
                     trunk=tuple(sorted(set(port.trunks) - {tag})),
+                    **_limits(port),
                 )
 
     def _datapath_type(self) -> str:
         if self._datapath != "auto":
             return self._datapath
         return "system" if _kernel_has_datapath() else "netdev"
+
+
+def _limits(port: Any) -> dict[str, int]:
+    """`rate` and `burst` of a port."""
+    for qos in port.qos:
+        for queue in qos.queues.values():
+            config = queue.other_config
+            return {"rate": int(config.get("max-rate", 0)), "burst": int(config.get("burst", 0))}
+    return {}
 
 
 def _is_made(api: Api, name: str) -> bool:

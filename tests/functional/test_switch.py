@@ -314,3 +314,31 @@ def test_only_what_is_needed_is_monitored(server: OvsdbServer) -> None:
     requests = [line for line in server.log.read_text().splitlines() if 'method="monitor' in line]
     assert any('"mtu_request"' in line for line in requests)
     assert not any(f'"{column}"' in line for line in requests for column in ("statistics", "link_state", "cur_cfg"))
+
+
+def test_limits_come_and_go_with_their_port(switch: Switch, connect: Callable[..., Switch], vsctl: Vsctl) -> None:
+    def rows() -> tuple[int, int]:
+        return tuple(len(vsctl("--bare", "--columns=_uuid", "list", table).split()) for table in ("QoS", "Queue"))  # type: ignore[return-value]
+
+    other = connect("node2")
+    vsctl("set", "Port", BRIDGE, "qos=@q", "--", "--id=@q", "create", "QoS", "type=linux-htb")  # an operator's own
+    done(switch.add_ports([port(), port("onp2")]))
+    with pytest.raises(NotFound):
+        other.limit_port(port().name, 8000, 0)
+    with pytest.raises(NotFound):
+        switch.limit_port("missing", 8000, 0)
+    switch.limit_port(port().name, 8000, 0)
+    switch.limit_port("onp2", 9000, 90)
+    switch.limit_port(port().name, 8000, 800)
+    assert rows() == (3, 2)
+    found = {one.name: (one.rate, one.burst) for one in switch.ports()}
+    assert found == {port().name: (8000, 800), "onp2": (9000, 90)}
+    done(switch.del_ports([port().name]))
+    assert rows() == (2, 1)
+    vsctl("del-port", "onp2")
+    assert rows() == (2, 1)
+    other.sweep_limits()
+    assert rows() == (2, 1)
+    switch.sweep_limits()
+    switch.sweep_limits()
+    assert rows() == (1, 0)

@@ -16,6 +16,7 @@ from ovsnet.model import (
     AddressRange,
     Attachment,
     AttachRequest,
+    Bandwidth,
     Endpoint,
     IPAddress,
     Network,
@@ -87,6 +88,7 @@ def test_everything_at_once() -> None:
         "runtimeConfig": {
             "mac": "02-00-00-00-00-0A",
             "aliases": ["x"],
+            "bandwidth": {"ingressRate": 8000, "ingressBurst": 16000, "egressRate": 9000, "other": None},
             "portMappings": [
                 {"hostPort": 8080, "containerPort": 80, "protocol": "TCP", "hostIP": ""},
                 {"hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": "192.0.2.1", "x": 1},
@@ -136,6 +138,7 @@ def test_everything_at_once() -> None:
         promiscuous=True,
         sysctls={"net/ipv4/conf/eth0/arp_notify": "1", "net/ipv6/conf/eth0/accept_ra": "0"},
         aliases=("x",),
+        bandwidth=Bandwidth(8000, 16000, 9000, 0),
         published=(PublishedPort.parse("tcp/8080/80"), PublishedPort.parse("udp/192.0.2.1/53/53")),
     )
 
@@ -270,7 +273,10 @@ def test_default_route(routes: list[Any], config: dict[str, Any], kept: list[str
         ({"ipam": {"type": "ovsnet-ipam", "pool": []}}, 7, "ipam.pool"),
         ({"ipam": {"type": "ovsnet-ipam", "pool": "p", "subnet": "10.0.0.0/8"}}, 7, "a pool and a subnet"),
         ({"runtimeConfig": {"aliases": "a"}}, 7, "aliases"),
-        ({"runtimeConfig": {"bandwidth": {"ingressRate": 1}}}, 2, 'bandwidth is not supported: {"ingressRate": 1}'),
+        ({"runtimeConfig": {"bandwidth": {"ingressBurst": 1}}}, 7, "bandwidth: ingressBurst without ingressRate"),
+        ({"runtimeConfig": {"bandwidth": {"egressRate": -1}}}, 7, "bandwidth.egressRate: "),
+        ({"runtimeConfig": {"bandwidth": {"egressRate": 1e9}}}, 7, "bandwidth.egressRate: "),
+        ({"runtimeConfig": {"bandwidth": {"egressRate": 10**13}}}, 7, "up to 1000000000000"),
     ],
 )
 def test_a_wrong_configuration_is_refused_in_words(config: dict[str, Any], code: int, words: str) -> None:

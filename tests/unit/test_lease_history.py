@@ -126,7 +126,13 @@ def test_refused_question(api: FlaskClient, query: dict[str, str], key: str) -> 
 def test_without_a_journal_there_is_no_history() -> None:
     absent: Any = None  # nothing else is asked
     controller = Controller(
-        Settings.model_validate({}), store=absent, switch=absent, links=absent, ports=absent, rules=absent
+        Settings.model_validate({}),
+        store=absent,
+        switch=absent,
+        links=absent,
+        ports=absent,
+        rules=absent,
+        limits=absent,
     )
     with pytest.raises(NotFound) as caught:
         controller.history(RECORD.address)
