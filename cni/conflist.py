@@ -16,7 +16,9 @@ from typing import Any, Final
 
 from ovsnet.errors import AlreadyExists, Forbidden, InvalidRequest, Unavailable
 
-from .protocol import CAPABILITIES, IPAM_TYPE, VERSIONS, Call, CniError, parse_add
+from .errors import CniError
+from .netconf import IPAM_TYPE
+from .protocol import CAPABILITIES, VERSIONS, Call, parse_add
 
 EXTENSIONS: Final = (".conf", ".conflist", ".json")
 _PROBE: Final = {

@@ -2,7 +2,7 @@
 # ovsnet CNI plugin
 """Hands a CNI call to ovsnetd and prints its answer.
 
-A template: cni/install.py makes one self-contained executable of it by setting SOCKET, DEADLINE and TROUBLE. The interpreter's
+A template: cni/install.py makes self-contained executables of it by setting the constants below. The interpreter's
 start is most of the run time, so this imports only built-in modules and `_socket`, leaves without a teardown, and is short,
 because another version of the interpreter has to compile it at every start; what is rarely needed is compiled only then. Run
 `devstack/bench.sh cni` after a change. SOCKET is a constant because the environment is the caller's.
@@ -13,26 +13,31 @@ import _socket
 import posix
 
 SOCKET = "/run/ovsnet/cni.sock"
+PATH = "/cni"  # which of ovsnetd's plugins this is
 TROUBLE = ""  # the source of cni/ovsnet_trouble.py
+DELEGATE = ""  # the source of cni/ovsnet_delegate.py
 LIMIT = 1 << 20  # bytes of a request's body, as in cni/wire.py
 DEADLINE = 25  # seconds for everything; ovsnetd's own is 20
 
 
-def forward(stdin: bytes) -> tuple[int, bytes]:
-    """Exit status and output by the controller's answer; an exception if there is none, or half of one."""
+def forward(stdin: bytes, more: bytes = b"") -> tuple[int, bytes]:
+    """Exit status and output by the controller's answer; an exception if there is none, or half of one.
+
+    `more` are records for it beside the environment. Status 202 is none of an exit: the controller wants a delegate executed.
+    """
     records = [b"%b=%b\0" % item for item in posix.environ.items() if item[0].startswith(b"CNI_")]
-    body = b"".join(records) + b"\0" + stdin
+    body = b"".join(records) + more + b"\0" + stdin
     if len(body) > LIMIT:
         raise OverflowError
     link = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     link.connect(SOCKET)
-    head = b"POST /cni HTTP/1.1\r\nHost: ovsnet\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
-    link.sendall(head + body)
+    head = b"POST %b HTTP/1.1\r\nHost: ovsnet\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    link.sendall(head % (PATH.encode(), len(body)) + body)
     reply = b""
     while chunk := link.recv(65536):
         reply += chunk
     head, _, body = reply.partition(b"\r\n\r\n")
-    status = 0 if head.startswith(b"HTTP/1.1 200 ") else 1
+    status = {b"200": 0, b"202": 202}.get(head[9:12], 1)
     length = head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
     if int(length) != len(body) or (body[:1] != b"{" and (body or status)):
         raise ValueError(head)
@@ -47,8 +52,12 @@ def main() -> int:
         while len(stdin) <= LIMIT and (chunk := posix.read(0, 65536)):
             stdin += chunk
         status, output = forward(stdin)
+        if status == 202:
+            scope: dict[str, object] = {}
+            exec(DELEGATE, scope)  # noqa: S102  # as below
+            status, output = scope["delegate"](output, stdin, forward)  # type: ignore[operator]
     except (OSError, LookupError, OverflowError, ValueError) as error:
-        scope: dict[str, object] = {}
+        scope = {}
         exec(TROUBLE, scope)  # noqa: S102  # part of this file: half of the compile time is saved when all is well
         status, output = scope["explain"](error, stdin, SOCKET, DEADLINE)  # type: ignore[operator]
     while output:

@@ -16,6 +16,10 @@ from typing import Final
 from ovsnet.errors import InvalidRequest
 
 PATH: Final = "/cni"
+IPAM_PATH: Final = "/cni/ipam"
+DELEGATED: Final = (
+    "CNI_OVSNET_IPAM"  # record in the second request of an execution: what the other IPAM plugin has printed
+)
 LIMIT: Final = 1 << 20  # bytes of a body
 
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from datetime import datetime
 
 from . import __version__
+from .addresses import Addresses
 from .config import Settings
 from .errors import (
     AddressInUse,
@@ -102,6 +103,9 @@ class Controller:
         self.ports = ports
         self.rules = rules
         self.limits = limits
+        self.addresses = Addresses(
+            settings, store, lambda spec, name: store.create_pool(draft_pool(spec, spec.name or name))
+        )
         self.journal = journal
         self.names = settings.names
         self._locks = KeyedLocks()
@@ -426,6 +430,11 @@ class Controller:
             with self._locks.hold(key, self.settings.deadline), ExitStack() as undo:
                 if not known:
                     undo.callback(self._delete_unused, network)
+                if request.foreign and network.pools:
+                    raise AlreadyExists(
+                        f"network {network.name} gives addresses of its own",
+                        hint="leave ipam out of the configuration, or name another network",
+                    )
                 if request.published and not network.gateways:
                     raise InvalidRequest(
                         f"network {network.name} has no gateway on the host, so that no port can be published",
@@ -440,6 +449,12 @@ class Controller:
                 undo.pop_all()
         self.ports.replenish()
         return self._attachment(endpoint, network, request)
+
+    def foreign_ipam(self, network: str, container: str, ifname: str) -> str:
+        """What another IPAM has given an attachment that exists, as JSON; "" if there is none, or its addresses are ours."""
+        found = self.store.find_network(network)
+        endpoint = found and self.store.find_endpoint(endpoint_key(found.uuid, container, ifname))
+        return endpoint.ipam if endpoint else ""
 
     def _note_attached(self, key: str) -> None:
         """Remember the latest attachments for a while: no list of valid ones can know them."""
@@ -476,6 +491,7 @@ class Controller:
                 trunk=request.trunk,
                 config=request.config,
                 aliases=request.aliases,
+                ipam=request.ipam,
             )
             # The link is made while the store writes the addresses: a spare port's link without addresses means nothing.
             write = self._write_endpoint(draft, request)
@@ -687,6 +703,12 @@ class Controller:
                     f"network {network.name} has subnet {', '.join(map(str, subnets)) or 'none'}, not {one.subnet}",
                     hint="correct the configuration's subnet, or name another network",
                 )
+        for gateway in () if spec.internal else spec.gateways:
+            if gateway not in network.gateways:
+                raise AlreadyExists(
+                    f"network {network.name} has gateway {', '.join(map(str, network.gateways)) or 'none'}, not {gateway}",
+                    hint="correct the configuration, or name another network",
+                )
         for ref in spec.pools:
             if self.store.pool(ref).uuid not in network.pools:
                 raise AlreadyExists(
@@ -723,8 +745,12 @@ class Controller:
         return tuple(routes)
 
     def _attachment(self, endpoint: Endpoint, network: Network, request: AttachRequest) -> Attachment:
-        by_version = {one.version: one.ip for one in network.gateways}
-        gateways = tuple(by_version.get(one.version) for one in endpoint.addresses)
+        if request.foreign:
+            hops = request.gateways
+            gateways = tuple(next((hop for hop in hops if hop in one.network), None) for one in endpoint.addresses)
+        else:
+            by_version = {one.version: one.ip for one in network.gateways}
+            gateways = tuple(by_version.get(one.version) for one in endpoint.addresses)
         return Attachment(endpoint, network, gateways, self._routes(network, request))
 
     # -- this host ----------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ class OwnerKind(StrEnum):
     GATEWAY = "gateway"  # id: the pool's name
     DOCKER = "docker"  # id: the address; given to Docker, not yet seen in a CreateEndpoint
     RESERVED = "reserved"  # id: the name that the operator chose
-    IPAM = "ipam"  # id: configuration/container/ifname; given to another CNI plugin's interface
+    IPAM = "ipam"  # id: node/configuration/container/ifname; given to another CNI plugin's interface
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,6 +378,7 @@ class Endpoint:
     switch port, which stays in the host's namespace; `link` is the macvlan's name as ovsnet made it. `trunk` are VLANs that
     the container gets tagged, beside the network's own. `config` is the name of the CNI configuration that attached it: its
     runtime may collect garbage among the attachments of that name, "" for none. `aliases` are names for it on the network.
+    `ipam` is what another IPAM has given, as JSON: a CNI result; "" where the addresses are ours.
     """
 
     uuid: str
@@ -399,6 +400,7 @@ class Endpoint:
     trunk: tuple[int, ...] = ()
     config: str = ""
     aliases: tuple[str, ...] = ()
+    ipam: str = ""
 
     @property
     def forwardings(self) -> tuple[Forwarding, ...]:
@@ -467,8 +469,8 @@ class AttachRequest:
     it does). `addresses` asks for given ones (at most one per family). `routes` are added as they are; the default route
     goes to the network's gateways unless `default_route` is False. `reserved_for` are names under which an address may be
     reserved for this container; the first that has one counts. `foreign` are addresses that another IPAM has given, and then
-    `addresses` is empty. `promiscuous` and `sysctls` (the path below /proc/sys with the interface's name in it, and the value)
-    are for the container's interface; the rest is as in Endpoint.
+    `addresses` is empty; `gateways` are the next hops that came with them. `promiscuous` and `sysctls` (the path below /proc/sys
+    with the interface's name in it, and the value) are for the container's interface; the rest is as in Endpoint.
     """
 
     network: str
@@ -492,6 +494,24 @@ class AttachRequest:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     config: str = ""
     aliases: tuple[str, ...] = ()
+    gateways: tuple[IPAddress, ...] = ()
+    ipam: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class IpamRequest:
+    """Another CNI plugin asks for addresses: one of each pool.
+
+    `key` is `configuration/container/ifname`, whose they will be. `pools` are names; `subnets` are pools to be made if there is
+    none of that subnet, called `name` (`name`-v6 for IPv6). `addresses` and `reserved_for` are as in AttachRequest.
+    """
+
+    key: str
+    name: str
+    pools: tuple[str, ...] = ()
+    subnets: tuple[PoolSpec, ...] = ()
+    addresses: tuple[IPAddress, ...] = ()
+    reserved_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

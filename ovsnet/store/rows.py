@@ -92,6 +92,7 @@ def endpoint(row: Any) -> Endpoint:
         trunk=tuple(sorted(row.trunk)),
         config=row.config,
         aliases=tuple(sorted(row.aliases)),
+        ipam=row.ipam,
     )
 
 
@@ -104,6 +105,7 @@ def rarely(endpoint: Endpoint) -> dict[str, Any]:
         "trunk": list(endpoint.trunk),
         "config": endpoint.config,
         "aliases": list(endpoint.aliases),
+        "ipam": endpoint.ipam,
     }
     return {column: value for column, value in columns.items() if value}
 

@@ -168,6 +168,37 @@ class Store:
         owner = self._engine.read(view)
         return None if owner is None else LeaseOwner.parse(owner)
 
+    def leases_of(self, owner: LeaseOwner) -> dict[str, IPAddress]:
+        """The addresses that an owner has, by the pool's uuid."""
+
+        def view() -> dict[str, IPAddress]:
+            found = {}
+            for uuid, blocks in self.view.blocks.items():
+                address = blocks.address_of(str(owner))
+                if address is not None:
+                    found[uuid] = rows.address(address, ipv6=self.view.pools[uuid].subnet.version == 6)
+            return found
+
+        return self._engine.read(view)
+
+    def owners(self, kind: OwnerKind) -> list[LeaseOwner]:
+        """All owners of that kind, each once."""
+
+        def view() -> set[LeaseOwner]:
+            return {lease.owner for pool in self.view.pools.values() for lease in self._leases(pool)}
+
+        return [owner for owner in self._engine.read(view) if owner.kind is kind]
+
+    def full(self, pool: Pool) -> bool:
+        """Whether a pool has no address for somebody new."""
+
+        def view() -> bool:
+            cooling = self.view.cooling(pool.uuid)
+            blocks = self.view.blocks[pool.uuid]
+            return pool.draining or blocks.choose(self.node, taken={}, claimed={}, cooling=cooling) is None
+
+        return self._engine.read(view)
+
     def create_pool(self, pool: Pool) -> Pool:
         """Make a pool (its `uuid` is ignored) and lease its gateway. The same pool again is success.
 
@@ -249,18 +280,7 @@ class Store:
     def exhausted(self, network: Network) -> Pool | None:
         """A pool of a network that has no address for a new endpoint, or None."""
 
-        def view() -> Pool | None:
-            for uuid in network.pools:
-                pool = self.view.pools.get(uuid)
-                cooling = self.view.cooling(uuid)
-                if pool is not None and (
-                    pool.draining
-                    or self.view.blocks[uuid].choose(self.node, taken={}, claimed={}, cooling=cooling) is None
-                ):
-                    return pool
-            return None
-
-        return self._engine.read(view)
+        return next((pool for pool in self.pools_of(network) if self.full(pool)), None)
 
     # -- networks -----------------------------------------------------------------------------------------------------
 

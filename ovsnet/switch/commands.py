@@ -194,7 +194,8 @@ class LimitPort(Command):
         _delete_limits(row, self.node)
         qos, queue = (txn.insert(self.api.tables[table]) for table in ("QoS", "Queue"))
         rate = {"max-rate": str(self.rate)}
-        queue.other_config = rate | ({"burst": str(self.burst)} if self.burst else {})
+        # A class of HTB has its burst at its guaranteed rate only.
+        queue.other_config = rate | ({"min-rate": str(self.rate), "burst": str(self.burst)} if self.burst else {})
         qos.type, qos.other_config, qos.queues = "linux-htb", rate, {0: queue}
         qos.external_ids = queue.external_ids = {OWNER: self.node}
         row.qos = [qos]

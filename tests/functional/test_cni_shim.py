@@ -275,15 +275,15 @@ def test_an_interpreter_of_another_version_compiles_the_source(tmp_path: Path) -
 
 def test_install_replaces_in_one_step_and_uninstall_takes_only_ours(tmp_path: Path) -> None:
     directory = tmp_path / "cni" / "bin"
-    (first,) = install(directory, tmp_path / "a.sock")
+    first, second = install(directory, tmp_path / "a.sock")
     inode = first.stat().st_ino
-    assert install(directory, tmp_path / "b.sock") == [first]
+    assert install(directory, tmp_path / "b.sock") == [first, second]
     assert first.stat().st_ino != inode
     assert stat.S_IMODE(first.stat().st_mode) == 0o755
     assert str(tmp_path / "b.sock") in first.read_text(encoding="utf-8")
-    assert [path.name for path in directory.iterdir()] == ["ovsnet"]
+    assert {path.name for path in directory.iterdir()} == {"ovsnet", "ovsnet-ipam"}
     (directory / "bridge").touch()
-    assert uninstall(directory) == [first]
+    assert uninstall(directory) == [first, second]
     assert uninstall(directory) == []
     assert [path.name for path in directory.iterdir()] == ["bridge"]
     assert uninstall(tmp_path / "missing") == []

@@ -8,13 +8,17 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.harness import Daemon, Dockerd, Netns, Ovs, Stack, wait_until
+from tests.libcni import REFERENCE_DIR, Attachment, Libcni
 from tests.system.containers import Pod
 
 HERE = Path(__file__).parent
+
+Attach = Callable[..., tuple[Attachment, dict[str, Any]]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -165,3 +169,25 @@ def pod(
     for network in stack.show("network", "ls"):
         if network["origin"] == "cni":
             stack.cli("network", "rm", network["id"])
+
+
+@pytest.fixture
+def libcni(stack: Stack, tmp_path: Path) -> Libcni:
+    """Finds our plugins, then the reference ones."""
+    return Libcni(stack.host, (stack.bin_dir, REFERENCE_DIR), tmp_path / "results")
+
+
+@pytest.fixture
+def attach(stack: Stack, libcni: Libcni, netns: Callable[[], Netns]) -> Iterator[Attach]:
+    """ADD of a list for a container that it makes; DEL follows at the end, also after failures."""
+    with ExitStack() as undo:
+
+        def add(conflist: dict[str, Any], **capabilities: Any) -> tuple[Attachment, dict[str, Any]]:
+            namespace = netns()
+            attachment = Attachment(namespace.name, namespace, capabilities=capabilities)
+            undo.callback(libcni.delete, conflist, attachment)
+            return attachment, libcni.add(conflist, attachment)
+
+        yield add
+    for network in stack.show("network", "ls"):
+        stack.cli("network", "rm", network["id"])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from tests.harness import Netns, Stack, wait_until
 from tests.libcni import REFERENCE_DIR, Attachment, Libcni, PluginFailed
+from tests.system.conftest import Attach
 
 pytestmark = [
     pytest.mark.usefixtures("nothing_left"),
@@ -19,30 +19,6 @@ pytestmark = [
 ]
 
 SUBNET, GATEWAY = "10.92.1.0/24", "10.92.1.1"
-
-Attach = Callable[..., tuple[Attachment, dict[str, Any]]]
-
-
-@pytest.fixture
-def libcni(stack: Stack, tmp_path: Path) -> Libcni:
-    """Finds our plugins, then the reference ones."""
-    return Libcni(stack.host, (stack.bin_dir, REFERENCE_DIR), tmp_path / "results")
-
-
-@pytest.fixture
-def attach(stack: Stack, libcni: Libcni, netns: Callable[[], Netns]) -> Iterator[Attach]:
-    """ADD of a list for a container that it makes; DEL follows at the end, also after failures."""
-    with ExitStack() as undo:
-
-        def add(conflist: dict[str, Any], **capabilities: Any) -> tuple[Attachment, dict[str, Any]]:
-            namespace = netns()
-            attachment = Attachment(namespace.name, namespace, capabilities=capabilities)
-            undo.callback(libcni.delete, conflist, attachment)
-            return attachment, libcni.add(conflist, attachment)
-
-        yield add
-    for network in stack.show("network", "ls"):
-        stack.cli("network", "rm", network["id"])
 
 
 def conflist(*partners: dict[str, Any], version: str = "1.0.0", **ours: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cni.protocol import ERROR_CODES
+from cni.errors import ERROR_CODES
 from ovsnet.client import Client
 from ovsnet.errors import PoolExhausted
 from tests.harness import Netns, Ovs, Stack

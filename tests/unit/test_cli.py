@@ -270,9 +270,12 @@ def test_cni_plugins_come_and_go(tmp_path: Path) -> None:
     where = ("--bin-dir", str(bin_dir))
     plugin = str(bin_dir / "ovsnet")
     result = CliRunner().invoke(cli, ["cni", "install", *where, "--socket", "/run/elsewhere.sock"])
-    assert (result.exit_code, result.stdout) == (0, f"{plugin}\n")
+    assert (result.exit_code, result.stdout) == (0, f"{plugin}\n{plugin}-ipam\n")
     assert "/run/cni.sock" in Path(plugin).read_text(encoding="utf-8")
-    assert json.loads(CliRunner().invoke(cli, ["cni", "uninstall", *where, "-o", "json"]).stdout) == [plugin]
+    assert json.loads(CliRunner().invoke(cli, ["cni", "uninstall", *where, "-o", "json"]).stdout) == [
+        plugin,
+        f"{plugin}-ipam",
+    ]
     assert list(bin_dir.iterdir()) == []
     Path(plugin).write_text("somebody else's", encoding="utf-8")
     assert CliRunner().invoke(cli, ["cni", "install", *where]).exit_code == 4
@@ -292,6 +295,7 @@ def test_what_runtimes_will_find(tmp_path: Path) -> None:
 
     assert {name: trouble.split(":")[0] for name, trouble in found().items()} == {
         "ovsnet": "it is missing",
+        "ovsnet-ipam": "it is missing",
         "net.d": "it has no network configuration",
         "ovsnetd": "it does not run",
     }

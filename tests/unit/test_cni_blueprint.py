@@ -13,7 +13,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from cni import wire
-from cni.blueprint import create_blueprint
+from cni.blueprint import Addresses, create_blueprint
 from ovsnet.errors import NetworkNotFound, OvsnetError, PoolExhausted, StateUnavailable
 from ovsnet.model import Attachment, AttachRequest, Expectation, Health, Route
 
@@ -28,6 +28,7 @@ class Controller:
         self.error: Exception | None = None
         self.ok = True
         self.full = False
+        self.known = ""
 
     def attach(self, request: AttachRequest) -> Attachment:
         self._ask(request)
@@ -44,6 +45,14 @@ class Controller:
 
     def collect_garbage(self, ref: str, config: str, valid: Collection[tuple[str, str]]) -> None:
         self._ask((ref, config, set(valid)))
+
+    @property
+    def addresses(self) -> Addresses:
+        raise NotImplementedError  # system tests have the real ones
+
+    def foreign_ipam(self, network: str, container: str, ifname: str) -> str:
+        self._ask((network, container, ifname))
+        return self.known
 
     def check_room(self, ref: str) -> None:
         if self.full:
@@ -103,9 +112,25 @@ def test_add_after_another_main_plugin_passes_its_result_through(edge: Edge) -> 
 
 
 def test_del_detaches_and_says_nothing(edge: Edge) -> None:
-    response = edge.post("DEL", {"ipam": {"type": "host-local"}, "unknown": 1, "network": "green"}, CNI_NETNS="")
+    response = edge.post("DEL", {"ipam": {"type": 3}, "unknown": 1, "network": "green"}, CNI_NETNS="")
     assert (response.status_code, response.data) == (200, b"")
     assert edge.controller.asked == [("green", "c1", "eth0", "")]
+
+
+def test_another_ipam_is_left_to_the_executable(edge: Edge) -> None:
+    foreign = {"ipam": {"type": "host-local", "subnet": "?"}}
+    for command, again in (("ADD", True), ("DEL", False)):
+        response = edge.post(command, foreign)
+        assert (response.status_code, response.get_json()) == (202, {"delegate": "host-local", "again": again})
+    assert edge.controller.asked == [("blue", "c1", "eth0"), ("blue", "c1", "eth0", "/run/netns/x")]
+    edge.controller.known = '{"ips": [{"address": "10.5.0.7/16"}]}'
+    assert edge.post("ADD", foreign).status_code == 200
+    assert [str(one) for one in edge.controller.asked[-1].foreign] == ["10.5.0.7/16"]
+    for wrong in ("", "[]", "{}", '{"ips": [{"address": "x"}]}'):
+        edge.controller.known = wrong
+        response = edge.post("ADD", foreign, **{wire.DELEGATED: wrong})
+        assert error(response) == (400, 7)
+        assert "host-local" in response.get_json()["msg"]
 
 
 def test_version_needs_nothing_else(edge: Edge) -> None:

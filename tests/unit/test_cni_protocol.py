@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from cni import protocol, wire
-from cni.protocol import Call, CniError
+from cni import errors as codes
+from cni import netconf, protocol, wire
+from cni.errors import ERROR_CODES, CniError
+from cni.protocol import Call
 from ovsnet import errors
 from ovsnet.model import (
     AddressRange,
@@ -230,7 +232,7 @@ def test_default_route(routes: list[Any], config: dict[str, Any], kept: list[str
         ({"internal": True, "isGateway": True, "ipam": SUBNET}, 7, "contradict"),
         ({"ipam": []}, 7, "ipam: Input should be an object"),
         ({"ipam": {"subnet": "10.1.0.0/16"}}, 7, "ipam.type"),
-        ({"ipam": {"type": "host-local"}}, 7, "ovsnet-ipam"),
+        ({"ipam": {"type": "../host-local"}}, 7, "ovsnet-ipam"),
         ({"ipam": SUBNET | {"dataDir": "/x"}}, 7, "ipam: unknown key 'dataDir'"),
         ({"ipam": SUBNET | {"subnet": "10.1.0.1/16"}}, 7, "host bits"),
         ({"ipam": SUBNET | {"subnet": 10}}, 7, "ipam.subnet: "),
@@ -308,14 +310,14 @@ def test_a_wrong_configuration_is_refused_in_words(config: dict[str, Any], code:
 def test_a_wrong_environment_is_code_4(name: str, value: str) -> None:
     with pytest.raises(CniError) as caught:
         protocol.parse_add(call(environment={name: value}))
-    assert caught.value.code == protocol.INVALID_ENVIRONMENT
+    assert caught.value.code == codes.INVALID_ENVIRONMENT
     assert name in caught.value.message
     assert caught.value.hint
 
 
 def test_del_looks_at_nothing_but_the_key() -> None:
     config = {"ipam": "?", "vlann": 1, "network": "green", "prevResult": 3}
-    key = protocol.key(call(config, {"CNI_NETNS": "", "CNI_ARGS": "?"}))
+    key = protocol.attachment(call(config, {"CNI_NETNS": "", "CNI_ARGS": "?"}))
     assert (key.network, key.container, key.ifname) == ("green", "c1", "eth0")
 
 
@@ -325,7 +327,7 @@ def test_del_looks_at_nothing_but_the_key() -> None:
 def test_undecodable_stdin_is_code_6(stdin: bytes) -> None:
     with pytest.raises(CniError) as caught:
         protocol.load(stdin)
-    assert caught.value.code == protocol.CANNOT_DECODE
+    assert caught.value.code == codes.CANNOT_DECODE
 
 
 # -- Versions
@@ -357,7 +359,7 @@ def test_versions_and_commands(version: str, command: str, fine: bool) -> None:
     else:
         with pytest.raises(CniError) as caught:
             protocol.check_version(asked)
-        assert caught.value.code == protocol.INCOMPATIBLE_VERSION
+        assert caught.value.code == codes.INCOMPATIBLE_VERSION
 
 
 # -- Results
@@ -431,18 +433,18 @@ def test_result_since_0_3_0(version: str) -> None:
 
 
 def test_every_error_of_the_tree_has_a_cni_code_and_no_two_of_ours_share_one() -> None:
-    assert set(protocol.ERROR_CODES) == set(errors.codes())
-    own = [code for code in protocol.ERROR_CODES.values() if 100 <= code != protocol.INTERNAL]
+    assert set(ERROR_CODES) == set(errors.codes())
+    own = [code for code in ERROR_CODES.values() if 100 <= code != codes.INTERNAL]
     assert len(own) == len(set(own))
 
 
 def test_the_documentation_has_the_same_table() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    for name, code in protocol.ERROR_CODES.items():
+    for name, code in ERROR_CODES.items():
         assert f"| `{name}` | {code} |" in text, name
 
 
 def test_the_documentation_has_every_key_and_version() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    keys = [field.alias or name for name, field in protocol._NetConf.model_fields.items()]
+    keys = [field.alias or name for name, field in netconf.NetConf.model_fields.items()]
     assert [name for name in (*keys, *protocol.VERSIONS) if f"`{name}`" not in text] == []
