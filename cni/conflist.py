@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ovsnet.errors import AlreadyExists, Forbidden, InvalidRequest, Unavailable
 
+from . import ovsnet_docker
 from .errors import CniError
 from .netconf import IPAM_TYPE
 from .protocol import CAPABILITIES, VERSIONS, Call, parse_add
@@ -115,6 +116,12 @@ def _subnet(text: str) -> str:
 
 
 def _check(config: dict[str, Any]) -> None:
+    if config.get("type") == "ovsnet-docker":
+        try:
+            ovsnet_docker.settings(_PROBE, config)
+        except ovsnet_docker.Failure as exc:
+            raise InvalidRequest(exc.message, hint=exc.hint) from None
+        return
     try:
         parse_add(Call(_PROBE, config, str(config["cniVersion"])))
     except CniError as exc:

@@ -1,8 +1,8 @@
 """Puts the CNI executables where runtimes look for them, and takes them away again.
 
-Owns how the executables are made of their templates (ovsnet_shim.py, ovsnet_trouble.py, ovsnet_delegate.py). A file appears
-under its name only when it is whole and on disk: a runtime never executes half of one, and never finds none during an upgrade.
-Called by `ovsnet cni install` and by the composition of test stacks.
+Owns how the executables are made of their templates: two of ovsnet_shim.py, ovsnet_trouble.py and ovsnet_delegate.py, one of
+ovsnet_docker.py. A file appears under its name only when it is whole and on disk: a runtime never executes half of one, and never
+finds none during an upgrade. Called by `ovsnet cni install` and by the composition of test stacks.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ovsnet.errors import AlreadyExists, Forbidden, InvalidRequest, Unavailable
 from .protocol import VERSIONS
 from .wire import IPAM_PATH, PATH
 
-# By the path at which ovsnetd answers each; see wire.py.
-PROGRAMS: Final = {"ovsnet": PATH, "ovsnet-ipam": IPAM_PATH}
+PROGRAMS: Final = ("ovsnet", "ovsnet-ipam", "ovsnet-docker")
+_PATHS: Final = {"ovsnet": PATH, "ovsnet-ipam": IPAM_PATH}  # at which ovsnetd answers; see wire.py
 MARK: Final = b"# ovsnet CNI plugin\n"  # second line of every executable of ours
 
 _SOCKET_MAX: Final = 107  # bytes of sun_path without its NUL, unix(7)
@@ -39,18 +39,18 @@ def install(bin_dir: Path, socket: Path) -> list[Path]:
         raise InvalidRequest(
             f"{str(socket)!r} cannot be a socket's path", hint=f"absolute, {_SOCKET_MAX} bytes at most"
         )
-    paths = [bin_dir / program for program in PROGRAMS]
+    contents = {bin_dir / name: program(name, socket) for name in PROGRAMS}
     with _told(bin_dir):
         bin_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for path in paths:
-            _replace(path, executable(socket, path.name))
-    return paths
+        for path, content in contents.items():
+            _replace(path, content)
+    return list(contents)
 
 
 def uninstall(bin_dir: Path) -> list[Path]:
     """Removes our executables from `bin_dir`; returns the paths that existed. Other people's files stay."""
     with _told(bin_dir):
-        paths = [path for path in (bin_dir / program for program in PROGRAMS) if _is_ours(path)]
+        paths = [path for path in (bin_dir / name for name in PROGRAMS) if _is_ours(path)]
         for path in paths:
             path.unlink(missing_ok=True)
     return paths
@@ -59,18 +59,18 @@ def uninstall(bin_dir: Path) -> list[Path]:
 def troubles(bin_dir: Path, socket: Path) -> dict[str, str]:
     """What is wrong with each program of ours in `bin_dir`, by name; "" is good. `socket` is ovsnetd's."""
     found = {}
-    for program in PROGRAMS:
-        path = bin_dir / program
+    for name in PROGRAMS:
+        path = bin_dir / name
         if not path.exists():
-            found[program] = "it is missing: run `ovsnet cni install`"
+            found[name] = "it is missing: run `ovsnet cni install`"
         elif not _is_ours(path):
-            found[program] = "it is not ovsnet's: move it away, then run `ovsnet cni install`"
+            found[name] = "it is not ovsnet's: move it away, then run `ovsnet cni install`"
         elif not os.access(path, os.X_OK):
-            found[program] = "it is not executable: run `ovsnet cni install`"
-        elif path.read_bytes() != executable(socket, program):
-            found[program] = "it is another version's, or talks to another socket: run `ovsnet cni install`"
+            found[name] = "it is not executable: run `ovsnet cni install`"
+        elif path.read_bytes() != program(name, socket):
+            found[name] = "it is another version's, or talks to another socket: run `ovsnet cni install`"
         else:
-            found[program] = ""
+            found[name] = ""
     return found
 
 
@@ -85,15 +85,20 @@ def interpreter_trouble() -> str:
     return f"{path} is older than Python 3.8" if done.returncode else ""
 
 
-def executable(socket: Path, program: str = "ovsnet", deadline: int = 25) -> bytes:
-    """One of the executables, which waits `deadline` seconds for an answer on `socket`.
+def program(name: str, socket: Path) -> bytes:
+    """The executable of that name; `socket` is ovsnetd's."""
+    return _template("ovsnet_docker.py").encode() if name == "ovsnet-docker" else executable(socket, name)
+
+
+def executable(socket: Path, name: str = "ovsnet", deadline: int = 25) -> bytes:
+    """The executable `ovsnet` or `ovsnet-ipam`, which waits `deadline` seconds for an answer on `socket`.
 
     It is its source, and the same compiled, which saves 0.6 ms of 7 where the interpreter is of the version that this runs on.
     """
     trouble = _fill(_template("ovsnet_trouble.py"), "VERSIONS: list[str] = []", f"VERSIONS = {list(VERSIONS)}")
     shim = _fill(_template("ovsnet_shim.py"), 'TROUBLE = ""', f"TROUBLE = {trouble!a}")
     shim = _fill(shim, 'DELEGATE = ""', f"DELEGATE = {_template('ovsnet_delegate.py')!a}")
-    shim = _fill(shim, 'PATH = "/cni"', f"PATH = {PROGRAMS[program]!a}")
+    shim = _fill(shim, 'PATH = "/cni"', f"PATH = {_PATHS[name]!a}")
     shim = _fill(shim, "DEADLINE = 25", f"DEADLINE = {deadline}")
     source = _fill(shim, 'SOCKET = "/run/ovsnet/cni.sock"', f"SOCKET = {str(socket)!a}")
     shebang, mark, program = source.split("\n", 2)

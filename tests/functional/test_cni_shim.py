@@ -21,7 +21,7 @@ from flask import Flask
 
 from cni import protocol, wire
 from cni.blueprint import create_blueprint
-from cni.install import executable, install, uninstall
+from cni.install import PROGRAMS, executable, install, uninstall
 from ovsnet.errors import AlreadyExists, InvalidRequest
 from ovsnet.model import AttachRequest
 from tests.unit.test_cni_blueprint import Controller
@@ -275,15 +275,17 @@ def test_an_interpreter_of_another_version_compiles_the_source(tmp_path: Path) -
 
 def test_install_replaces_in_one_step_and_uninstall_takes_only_ours(tmp_path: Path) -> None:
     directory = tmp_path / "cni" / "bin"
-    first, second = install(directory, tmp_path / "a.sock")
+    installed = install(directory, tmp_path / "a.sock")
+    assert [path.name for path in installed] == list(PROGRAMS)
+    first = installed[0]
     inode = first.stat().st_ino
-    assert install(directory, tmp_path / "b.sock") == [first, second]
+    assert install(directory, tmp_path / "b.sock") == installed
     assert first.stat().st_ino != inode
-    assert stat.S_IMODE(first.stat().st_mode) == 0o755
+    assert {stat.S_IMODE(path.stat().st_mode) for path in installed} == {0o755}
     assert str(tmp_path / "b.sock") in first.read_text(encoding="utf-8")
-    assert {path.name for path in directory.iterdir()} == {"ovsnet", "ovsnet-ipam"}
+    assert {path.name for path in directory.iterdir()} == set(PROGRAMS)
     (directory / "bridge").touch()
-    assert uninstall(directory) == [first, second]
+    assert uninstall(directory) == installed
     assert uninstall(directory) == []
     assert [path.name for path in directory.iterdir()] == ["bridge"]
     assert uninstall(tmp_path / "missing") == []

@@ -26,6 +26,7 @@ from cheroot import wsgi
 from click.testing import CliRunner, Result
 
 import ovsnet
+from cni.install import PROGRAMS
 from ovsnet import client as ovsnet_client
 from ovsnet import model
 from ovsnet.api import create_app
@@ -268,16 +269,13 @@ def test_status_and_version(run: Run, controller: FakeController) -> None:
 def test_cni_plugins_come_and_go(tmp_path: Path) -> None:
     bin_dir = tmp_path / "bin"
     where = ("--bin-dir", str(bin_dir))
-    plugin = str(bin_dir / "ovsnet")
+    plugins = [str(bin_dir / name) for name in PROGRAMS]
     result = CliRunner().invoke(cli, ["cni", "install", *where, "--socket", "/run/elsewhere.sock"])
-    assert (result.exit_code, result.stdout) == (0, f"{plugin}\n{plugin}-ipam\n")
-    assert "/run/cni.sock" in Path(plugin).read_text(encoding="utf-8")
-    assert json.loads(CliRunner().invoke(cli, ["cni", "uninstall", *where, "-o", "json"]).stdout) == [
-        plugin,
-        f"{plugin}-ipam",
-    ]
+    assert (result.exit_code, result.stdout.split()) == (0, plugins)
+    assert "/run/cni.sock" in (bin_dir / "ovsnet").read_text(encoding="utf-8")
+    assert json.loads(CliRunner().invoke(cli, ["cni", "uninstall", *where, "-o", "json"]).stdout) == plugins
     assert list(bin_dir.iterdir()) == []
-    Path(plugin).write_text("somebody else's", encoding="utf-8")
+    (bin_dir / "ovsnet").write_text("somebody else's", encoding="utf-8")
     assert CliRunner().invoke(cli, ["cni", "install", *where]).exit_code == 4
 
 
@@ -294,8 +292,7 @@ def test_what_runtimes_will_find(tmp_path: Path) -> None:
         return {Path(what).name: trouble for what, trouble in troubles.items() if trouble}
 
     assert {name: trouble.split(":")[0] for name, trouble in found().items()} == {
-        "ovsnet": "it is missing",
-        "ovsnet-ipam": "it is missing",
+        **dict.fromkeys(PROGRAMS, "it is missing"),
         "net.d": "it has no network configuration",
         "ovsnetd": "it does not run",
     }
@@ -320,6 +317,11 @@ def test_what_runtimes_will_find(tmp_path: Path) -> None:
         assert "cannot be read" in found()["10-other.conf"]
         (conf_dir / "10-other.conf").write_text('{"cniVersion": "1.0.0", "name": "x", "type": "ovsnet", "vlna": 5}')
         assert "did you mean 'vlan'" in found()["10-other.conf"]
+        docker = {"cniVersion": "1.0.0", "name": "x", "type": "ovsnet-docker", "dockerSocket": "/run/docker.sock"}
+        (conf_dir / "10-other.conf").write_text(json.dumps(docker))
+        assert found() == {}
+        (conf_dir / "10-other.conf").write_text(json.dumps(docker | {"netwrok": "y"}))
+        assert "did you mean 'network'" in found()["10-other.conf"]
         (bin_dir / "ovsnet").chmod(0o644)
         assert "not executable" in found()["ovsnet"]
         (bin_dir / "ovsnet").write_text("#!/bin/sh")
