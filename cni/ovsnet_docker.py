@@ -319,7 +319,9 @@ class Docker:
         self._end = self._began + WORK
         about = self._ask("GET", "/version")
         theirs, oldest = (_api(about.get(key)) for key in ("ApiVersion", "MinAPIVersion"))
-        self.api = max(min(theirs, NEWEST_API), oldest)
+        if theirs is None:
+            raise Failure(TRY_AGAIN_LATER, f"what answers on {path} is not Docker", "see dockerSocket")
+        self.api = max(min(theirs, NEWEST_API), oldest or (1, 24))
 
     def take_back(self) -> None:
         """From now on there is the time that is kept for undoing."""
@@ -365,7 +367,7 @@ class Docker:
         finally:
             link.close()
         try:
-            document = json.loads(content) if content.strip() else {}
+            document = json.loads(content) if content.strip() or method == "GET" else {}
         except ValueError:
             document = None
         if not isinstance(document, dict):
@@ -387,9 +389,9 @@ def _refusal(status: int, said: str, missing: int) -> Refused:
     return Refused(codes.get(status, TRY_AGAIN_LATER), f"Docker: {said}", f"HTTP status {status}; see Docker's log")
 
 
-def _api(value: Any) -> tuple[int, int]:
+def _api(value: Any) -> tuple[int, int] | None:
     match = re.match(r"(\d+)\.(\d+)\Z", value) if isinstance(value, str) else None
-    return (int(match.group(1)), int(match.group(2))) if match else (1, 24)
+    return (int(match.group(1)), int(match.group(2))) if match else None
 
 
 def _quote(ref: str) -> str:
@@ -631,7 +633,7 @@ def add(call: Call) -> JSON:
     check_running(container)
     check_netns(netns, container)
     network = docker.network(network_of(call.config))
-    with contextlib.ExitStack() as undo, inside(netns) as namespace:
+    with inside(netns) as namespace, contextlib.ExitStack() as undo:
         entry = entry_of(container, network)
         if not is_connected(entry):
             entry = connect(docker, container, network, wishes, ifname, namespace, undo)
