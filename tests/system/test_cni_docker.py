@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cni import ovsnet_docker
-from tests.harness import IMAGE, CniResult, Dockerd, Netns, Stack, run
+from tests.harness import IMAGE, CniResult, Dockerd, Netns, Stack, environment, run
+from tests.libcni import REFERENCE_DIR
 from tests.system.containers import create_network, start_container
 from tests.system.test_cni_conformance import VERSIONS, failed
 from tests.system.test_cni_fuzz import ENVIRONMENT, JSON, VALUES
@@ -306,14 +307,19 @@ def test_del_of_what_is_gone(dockerd: Dockerd, box: Box) -> None:
         box.delete()
 
 
-def test_check_tells_the_first_difference(dockerd: Dockerd, box: Box) -> None:
-    config = box.config(prevResult=box.add())
+def test_check_tells_the_first_difference(stack: Stack, dockerd: Dockerd, box: Box) -> None:
+    config = box.config("blue", "1.0.0")
+    config["prevResult"] = box.add(config)
 
-    def differs() -> str:
-        return failed(box.call("CHECK", config), 118)
+    def differs(ifname: str = "net1") -> str:
+        return failed(box.call("CHECK", config, ifname), 118, "1.0.0")
 
-    assert "no interface net2" in failed(box.call("CHECK", config, "net2"), 118)
-    box.run("ip", "link", "set", "net1", "mtu", "1400")  # as a later plugin of the chain may
+    assert "no interface net2" in differs("net2")
+    tuning = config | {"type": "tuning", "mtu": 1400}  # the next plugin of the chain finds the interface by its name
+    variables = {"COMMAND": "ADD", "CONTAINERID": box.id, "NETNS": box.netns, "IFNAME": "net1", "PATH": "/"}
+    env = environment(**{f"CNI_{key}": value for key, value in variables.items()})
+    stack.host.run(REFERENCE_DIR / "tuning", stdin=json.dumps(tuning), env=env)
+    assert box.link("net1")["mtu"] == 1400
     assert box.call("CHECK", config).ok
     box.run("ip", "route", "del", "default")
     assert f"no route to 0.0.0.0/0 via {GATEWAY}" in differs()
