@@ -9,6 +9,7 @@ from ovsnet.errors import OvsnetError
 
 # Reserved by the specification (section 5 "Error").
 INCOMPATIBLE_VERSION: Final = 1
+UNSUPPORTED_FIELD: Final = 2
 UNKNOWN_CONTAINER: Final = 3
 INVALID_ENVIRONMENT: Final = 4
 CANNOT_DECODE: Final = 6

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cni import ovsnet_docker, protocol, wire
+from cni import errors, ovsnet_docker, protocol, wire
 from cni.ovsnet_docker import Failure, Wishes, settings
 
 DOCS = Path(__file__).parents[2] / "docs" / "cni.md"
@@ -30,7 +30,7 @@ def test_it_agrees_with_the_protocol() -> None:
         "NOT_AVAILABLE",
         "INTERNAL",
     ):
-        assert getattr(ovsnet_docker, name) == getattr(protocol, name), name
+        assert getattr(ovsnet_docker, name) == getattr(errors, name), name
     for name in (
         "address-not-in-pool",
         "network-not-found",
@@ -42,7 +42,7 @@ def test_it_agrees_with_the_protocol() -> None:
         "pool-exhausted",
         "forbidden",
     ):
-        assert getattr(ovsnet_docker, name.upper().replace("-", "_")) == protocol.ERROR_CODES[name], name
+        assert getattr(ovsnet_docker, name.upper().replace("-", "_")) == errors.ERROR_CODES[name], name
 
 
 def test_every_python_that_install_accepts_can_run_it() -> None:
