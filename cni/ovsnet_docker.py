@@ -670,6 +670,8 @@ def connect(
 ) -> JSON | None:
     """Connects, with its opposite in `undo`; the new entry."""
     taken = named(namespace.links(), ifname)
+    if taken is not None and taken.number == link.number:
+        return  # the same ADD has run beside this one
     if taken is not None:
         raise _taken(ifname, taken)
     if wishes.mac and docker.api < MAC_API:
@@ -747,7 +749,10 @@ def give_name(namespace: Namespace, link: Link, ifname: str, undo: contextlib.Ex
     try:
         namespace.add_name(link, ifname)
     except FileExistsError:
-        raise _taken(ifname, link) from None
+        taken = named(namespace.links(), ifname)
+        if taken is not None and taken.number == link.number:
+            return  # as above
+        raise _taken(ifname, taken or link) from None
     undo.callback(_unname, namespace, link, ifname)
 
 
