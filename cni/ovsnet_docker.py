@@ -670,9 +670,10 @@ def connect(
 ) -> JSON | None:
     """Connects, with its opposite in `undo`; the new entry."""
     taken = named(namespace.links(), ifname)
-    if taken is not None and taken.number == link.number:
-        return  # the same ADD has run beside this one
     if taken is not None:
+        entry = entry_of(docker.container(container["Id"]), network)
+        if is_connected(entry):
+            return entry  # the same ADD has run beside this one, and has given the name
         raise _taken(ifname, taken)
     if wishes.mac and docker.api < MAC_API:
         message = f"MAC address {wishes.mac} is asked for, which this Docker ignores"
@@ -730,6 +731,8 @@ def give_name(namespace: Namespace, link: Link, ifname: str, undo: contextlib.Ex
     if ifname in link.names:
         return
     taken = named(namespace.links(), ifname)
+    if taken is not None and taken.number == link.number:
+        return  # as above
     if taken is not None:
         raise _taken(ifname, taken)
     if link.names[1:]:
