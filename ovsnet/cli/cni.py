@@ -30,6 +30,13 @@ conf_dir_option = click.option(
 )
 
 
+host_socket_option = click.option(
+    "--host-socket",
+    type=click.Path(path_type=Path),
+    help="Path at which runtimes find cni.sock, if this runs in a container and sees it elsewhere.",
+)
+
+
 @click.group()
 def cni() -> None:
     """The CNI plugins on this host."""
@@ -37,13 +44,14 @@ def cni() -> None:
 
 @cni.command("install")
 @bin_dir_option
+@host_socket_option
 @options
 @click.pass_obj
-def cni_install(session: Session, bin_dir: Path) -> None:
+def cni_install(session: Session, bin_dir: Path, host_socket: Path | None) -> None:
     """Install the CNI plugins, which talk to cni.sock beside the socket given; also while they run."""
     from cni.install import install  # noqa: PLC0415  # only here
 
-    _tell(session, install(bin_dir, _socket(session)))
+    _tell(session, install(bin_dir, host_socket or _socket(session)))
 
 
 @cni.command("uninstall")
@@ -60,14 +68,16 @@ def cni_uninstall(session: Session, bin_dir: Path) -> None:
 @cni.command("status")
 @bin_dir_option
 @conf_dir_option
+@host_socket_option
 @options
 @click.pass_obj
-def cni_status(session: Session, bin_dir: Path, conf_dir: Path) -> None:
+def cni_status(session: Session, bin_dir: Path, conf_dir: Path, host_socket: Path | None) -> None:
     """Tell whether what runtimes will find is ours and works; exit code 5 if not."""
     from cni import conflist  # noqa: PLC0415  # only here
     from cni.install import interpreter_trouble, troubles  # noqa: PLC0415
 
-    found = {str(bin_dir / name): trouble for name, trouble in troubles(bin_dir, _socket(session)).items()}
+    installed = troubles(bin_dir, host_socket or _socket(session))
+    found = {str(bin_dir / name): trouble for name, trouble in installed.items()}
     found["interpreter"] = interpreter_trouble()
     first = conflist.first(conf_dir)
     if first is None:

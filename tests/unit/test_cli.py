@@ -322,6 +322,12 @@ def test_what_runtimes_will_find(tmp_path: Path) -> None:
         assert found() == {}
         (conf_dir / "10-other.conf").write_text(json.dumps(docker | {"netwrok": "y"}))
         assert "did you mean 'network'" in found()["10-other.conf"]
+        # As seen from a container: where its runtimes find the socket is another path.
+        there = ("--host-socket", "/run/there/cni.sock")
+        assert invoke("install", "--bin-dir", str(bin_dir), *there).exit_code == 0
+        assert "/run/there/cni.sock" in (bin_dir / "ovsnet-ipam").read_text()
+        assert "another socket" in found()["ovsnet"]
+        assert "is missing" not in invoke("status", "--bin-dir", str(bin_dir), *there).stdout
         (bin_dir / "ovsnet").chmod(0o644)
         assert "not executable" in found()["ovsnet"]
         (bin_dir / "ovsnet").write_text("#!/bin/sh")
