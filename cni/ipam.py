@@ -48,7 +48,7 @@ def parse(call: Call) -> Asked:
     wanted = config.runtime_config.ips or config.args.cni.ips or args.ips
     return Asked(
         _request(call, config, key(call), protocol.one_per_family(wanted), protocol.reserved_for(call)),
-        tuple(Route(route.dst, route.gw) for route in config.ipam.routes),
+        tuple(route.route(route.gw) for route in config.ipam.routes),
     )
 
 
@@ -72,14 +72,14 @@ def render(asked: Asked, given: tuple[tuple[Pool, IPAddress], ...], version: str
     """ADD's result in the version asked for: without interfaces, which are the main plugin's."""
     order = VERSIONS.index(version)
     result: JSON = {"cniVersion": version}
-    routes = [protocol.render_route(route) for route in asked.routes]
+    routes = [protocol.render_route(route, version) for route in asked.routes]
     if order < VERSIONS.index("0.3.0"):
         for pool, address in given:
             mine = [route for route in asked.routes if route.destination.version == address.version]
             result[f"ip{address.version}"] = {
                 "ip": str(pool.interface(address)),
                 **_gateway(pool),
-                "routes": [protocol.render_route(route) for route in mine],
+                "routes": [protocol.render_route(route, version) for route in mine],
             }
         return result | {"dns": {}}
     ips = [{"address": str(pool.interface(address)), **_gateway(pool)} for pool, address in given]

@@ -23,6 +23,7 @@ from ovsnet.model import (
     IPNetwork,
     Protocol,
     PublishedPort,
+    Route,
     check_tag,
 )
 
@@ -121,11 +122,24 @@ class Range(Section):
     gateway: Address | None = None
 
 
+_Attribute = Annotated[int, Field(ge=0, lt=1 << 32)]
+
+
 class IpamRoute(Section):
-    """A route for the container."""
+    """A route for the container; what is more than its next hop as in SPEC 1.1.0, section 5 "Success"."""
 
     dst: Destination
     gw: Address | None = None
+    mtu: _Attribute | None = None
+    advmss: _Attribute | None = None
+    priority: _Attribute | None = None
+    table: _Attribute | None = None
+    scope: Annotated[int, Field(ge=0, le=255)] | None = None
+
+    def route(self, gateway: IPAddress | None) -> Route:
+        """The route by `gateway`."""
+        more = {name: getattr(self, name) or 0 for name in ("mtu", "advmss", "priority", "table")}
+        return Route(self.dst, gateway, scope=self.scope, **more)
 
 
 class Dns(OpenSection):
@@ -157,11 +171,10 @@ class ResultIp(OpenSection):
     interface: int | None = None
 
 
-class ResultRoute(OpenSection):
+class ResultRoute(IpamRoute):
     """A route of a result."""
 
-    dst: Destination
-    gw: Address | None = None
+    tolerated = ("",)
 
 
 class OldResultIp(OpenSection):

@@ -260,7 +260,7 @@ def _given_routes(config: NetConf, given: Result) -> tuple[tuple[Route, ...], bo
     if config.is_default_gateway and not gateways:
         hint = "have the IPAM plugin give one, or leave isDefaultGateway out"
         raise CniError(INVALID_CONFIG, "isDefaultGateway, and the addresses come without a gateway", hint)
-    routes = tuple(Route(one.dst, one.gw or gateways.get(one.dst.version)) for one in given.routes)
+    routes = tuple(one.route(one.gw or gateways.get(one.dst.version)) for one in given.routes)
     return routes, bool(config.is_default_gateway)
 
 
@@ -303,7 +303,9 @@ def _expectation(which: Key, netns: str, previous: Result) -> Expectation:
     routes = tuple(
         Route(one.dst, one.gw)
         for one in previous.routes
-        if one.gw is not None and any(one.gw in network for network in reached if network.version == one.gw.version)
+        if one.gw is not None
+        and one.table in (None, 0, _MAIN_TABLE)
+        and any(one.gw in network for network in reached if network.version == one.gw.version)
     )
     mac = check_mac(interface.mac) if interface.mac else ""
     return Expectation(which.network, which.container, which.ifname, netns, addresses, routes, mac, interface.mtu or 0)
@@ -345,7 +347,9 @@ def render(attachment: Attachment, dns: JSON, version: str) -> JSON:
     if order < VERSIONS.index("0.3.0"):
         for address, gateway in pairs:
             routes = [
-                render_route(route) for route in attachment.routes if route.destination.version == address.version
+                render_route(route, version)
+                for route in attachment.routes
+                if route.destination.version == address.version
             ]
             result[f"ip{address.version}"] = {"ip": str(address), **_gateway("gateway", gateway), "routes": routes}
         return result | {"dns": dns}
@@ -355,13 +359,21 @@ def render(attachment: Attachment, dns: JSON, version: str) -> JSON:
     ips = [{"address": str(address), "interface": 0, **_gateway("gateway", gateway)} for address, gateway in pairs]
     if order < VERSIONS.index("1.0.0"):
         ips = [{"version": str(address.version), **ip} for (address, _), ip in zip(pairs, ips, strict=True)]
-    routes = [render_route(route) for route in attachment.routes]
+    routes = [render_route(route, version) for route in attachment.routes]
     return result | {"interfaces": [interface], "ips": ips, "routes": routes, "dns": dns}
 
 
-def render_route(route: Route) -> JSON:
-    """A route of a result."""
-    return {"dst": str(route.destination), **_gateway("gw", route.gateway)}
+def render_route(route: Route, version: str) -> JSON:
+    """A route of a result; before 1.1.0 it has a destination and a next hop only."""
+    found = {"dst": str(route.destination), **_gateway("gw", route.gateway)}
+    if VERSIONS.index(version) < VERSIONS.index("1.1.0"):
+        return found
+    names = ("mtu", "advmss", "priority", "table")
+    more = {name: value for name in names if (value := getattr(route, name))}
+    return found | more | ({} if route.scope is None else {"scope": route.scope})
+
+
+_MAIN_TABLE: Final = 254  # RT_TABLE_MAIN
 
 
 def _gateway(name: str, gateway: IPAddress | None) -> JSON:
@@ -555,11 +567,14 @@ def _routes(config: NetConf, ipam: Ipam) -> tuple[tuple[Route, ...], bool]:
             hint = "both of one family"
             raise CniError(INVALID_CONFIG, f"ipam.routes: {route.dst} cannot go by {gateway}", hint)
         if route.gw is None and route.dst.prefixlen == 0:
+            if route.route(None) != Route(route.dst):
+                hint = 'add "gw", or leave the other attributes out'
+                raise CniError(INVALID_CONFIG, f"ipam.routes: {route.dst} has attributes and no gw", hint)
             continue
         if gateway is None:
             hint = 'add "gw", or ipam.gateway'
             raise CniError(INVALID_CONFIG, f"ipam.routes: {route.dst} has no next hop", hint)
-        routes.append(Route(route.dst, gateway))
+        routes.append(route.route(gateway))
     replaced = any(route.destination.prefixlen == 0 for route in routes)
     if replaced and config.is_default_gateway:
         raise CniError(INVALID_CONFIG, "isDefaultGateway, and a default route with gw", "leave one of them out")

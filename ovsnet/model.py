@@ -455,10 +455,19 @@ class SwitchPort:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route for the container; `gateway` None means on-link."""
+    """A route for the container; `gateway` None means on-link.
+
+    `mtu` and `advmss` are in bytes, `priority` is the metric, 0 each for the kernel's choice; `table` is the routing table, 0 the
+    main one; `scope` is that of rtnetlink(7), None for the one that fits the gateway.
+    """
 
     destination: IPNetwork
     gateway: IPAddress | None = None
+    mtu: int = 0
+    advmss: int = 0
+    priority: int = 0
+    table: int = 0
+    scope: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ _IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_EUI64, _IN6_ADDR_GEN_MODE_NONE = 8
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD = 0x02
 _NETNSA_NSID, _NETNSA_FD = 1, 3
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_METRICS, _RTA_TABLE = 1, 4, 5, 6, 8, 15
+_RTAX_MTU, _RTAX_ADVMSS = 2, 8
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST, _RTNH_F_ONLINK = 254, 4, 1, 4
 _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
 
@@ -144,6 +145,7 @@ def new_route(index: int, route: Route, *, direct: bool) -> Request:
     A destination that has a route already keeps it: the first interface of a container wins, as with the CNI plugins.
     """
     scope = _RT_SCOPE_LINK if route.gateway is None else _RT_SCOPE_UNIVERSE
+    scope = scope if route.scope is None else route.scope
     flags = _RTNH_F_ONLINK if direct else 0
     body = _route(index, route, scope, flags)
     if route.gateway is not None:
@@ -153,6 +155,9 @@ def new_route(index: int, route: Route, *, direct: bool) -> Request:
                 hint="give a gateway of the destination's family",
             )
         body += attribute(_RTA_GATEWAY, route.gateway.packed)
+    metrics = ((_RTAX_MTU, route.mtu), (_RTAX_ADVMSS, route.advmss))
+    if packed := b"".join(attribute(kind, _U32.pack(value)) for kind, value in metrics if value):
+        body += attribute(_RTA_METRICS, packed)
     what = f"add route to {route.destination}" + (f" via {route.gateway}" if route.gateway else "")
     return Request(_RTM_NEWROUTE, body, what, NLM_F_CREATE | NLM_F_EXCL, tolerated=_PRESENT)
 
@@ -255,7 +260,7 @@ def _route(index: int, route: Route, scope: int, flags: int) -> bytes:
         destination.prefixlen,
         0,
         0,
-        _RT_TABLE_MAIN,
+        0 if route.table else _RT_TABLE_MAIN,
         _RTPROT_STATIC,
         scope,
         _RTN_UNICAST,
@@ -263,6 +268,9 @@ def _route(index: int, route: Route, scope: int, flags: int) -> bytes:
     )
     if destination.prefixlen:
         body += attribute(_RTA_DST, destination.network_address.packed)
+    for kind, value in ((_RTA_TABLE, route.table), (_RTA_PRIORITY, route.priority)):
+        if value:
+            body += attribute(kind, _U32.pack(value))
     return body + attribute(_RTA_OIF, _U32.pack(index))
 
 

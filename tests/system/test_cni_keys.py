@@ -204,3 +204,29 @@ def test_many_interfaces(stack: Stack, pod: NewPod) -> None:
     assert box.pings("10.76.0.1")
     assert {row["ifname"] for row in stack.endpoints()} == {"net1", "net2"}
     assert Path("/run/netns", box.netns.name).exists()
+
+
+def test_routes_with_attributes(pod: NewPod) -> None:
+    box = pod()
+    routes = [
+        {"dst": "10.200.0.0/16", "gw": "10.71.0.254", "mtu": 1300, "advmss": 1200, "priority": 77},
+        {"dst": "10.201.0.0/16", "gw": "10.71.0.254", "table": 1077},
+        {"dst": "fd99::/64", "gw": "fd71::fe", "priority": 88},
+    ]
+    ranges = [[{"subnet": "10.71.0.0/24"}], [{"subnet": "fd71::/64"}]]
+    conf = Stack.conf("routed", "1.1.0", ranges=ranges, routes=routes)
+    result = box.add(conf)
+    assert result.ok, result
+    assert [route for route in result.output["routes"] if route["dst"] in {one["dst"] for one in routes}] == routes
+    (route,) = box.netns.ip("route", "show", "10.200.0.0/16")
+    assert (route["metric"], route["metrics"]) == (77, [{"mtu": 1300, "advmss": 1200}])
+    (route,) = box.netns.ip("route", "show", "table", "1077")
+    assert (route["dst"], route["gateway"]) == ("10.201.0.0/16", "10.71.0.254")
+    (route,) = box.netns.ip("-6", "route", "show", "fd99::/64")
+    assert route["metric"] == 88
+    assert box.add(conf).output == result.output
+    older = box.add(conf | {"cniVersion": "1.0.0"})
+    assert {"dst": "10.200.0.0/16", "gw": "10.71.0.254"} in older.output["routes"]
+    for wrong in ({"dst": "0.0.0.0/0", "mtu": 1300}, {"dst": "10.9.0.0/16", "gw": "10.71.0.254", "mtu": -1}):
+        refused = pod().add(Stack.conf("routed", ranges=ranges, routes=[wrong]))
+        assert (refused.returncode, refused.output["code"]) == (1, 7)
