@@ -148,6 +148,7 @@ class Endpoint(TypedDict):
     trunk: list[int]
     config: str
     aliases: list[str]
+    bandwidth: dict[str, int]
     published: list[str]
 
 

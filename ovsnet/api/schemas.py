@@ -6,6 +6,7 @@ key. `ovsnet.client` mirrors the response shapes as typed dictionaries; a test k
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -489,6 +490,10 @@ class Endpoint(BaseModel):
     trunk: list[int] = Field(description="VLANs that the container gets tagged, beside the network's own")
     config: str = Field(description="The CNI configuration that attached it; empty for none")
     aliases: list[str] = Field(description="Names for it on the network")
+    bandwidth: dict[str, int] = Field(
+        description="Limits: ingress_rate, ingress_burst, egress_rate, egress_burst in bits per second and bits; ingress is what "
+        "the container receives. Those that are not there are not limited"
+    )
     published: list[str] = Field(description="Ports of the host that lead to it: tcp/8080/80, or tcp/192.0.2.1/8080/80")
 
     @classmethod
@@ -520,6 +525,7 @@ class Endpoint(BaseModel):
             trunk=list(endpoint.trunk),
             config=endpoint.config,
             aliases=list(endpoint.aliases),
+            bandwidth={name: value for name, value in dataclasses.asdict(endpoint.bandwidth).items() if value},
             published=[str(port) for port in endpoint.published],
         )
 

@@ -90,6 +90,7 @@ def test_check_again_and_restart(stack: Stack, pod: Callable[[], Pod]) -> None:
 
     assert check() == ""
     (endpoint,) = stack.endpoints()
+    assert endpoint["bandwidth"]["egress_rate"] == RATE
     stack.ovs.vsctl("clear", "Port", endpoint["port"], "qos")
     assert "lets through any bits/s, not 20000000" in check()
     box.attach(conf(**BOTH))

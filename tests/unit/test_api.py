@@ -151,6 +151,7 @@ def test_network_and_endpoint(api: FlaskClient, controller: FakeController) -> N
         "trunk": [],
         "config": "",
         "aliases": [],
+        "bandwidth": {},
         "published": [],
     }
     assert [str(address) for address in controller.attached[0].addresses] == ["10.1.0.2"]
