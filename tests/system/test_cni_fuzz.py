@@ -42,7 +42,14 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KEYS = st.sampled_from([*VALID, "vlanTrunk", "sysctl", "dns", "network", "log_level", "isGateway"])
-CONFIGS = st.builds(lambda changes: VALID | changes, st.dictionaries(KEYS | st.text(max_size=8), JSON, max_size=3))
+RUNTIME = st.dictionaries(st.sampled_from(["portMappings", "bandwidth", "ips", "mac", "ipRanges", "aliases"]), JSON)
+IPAM = st.dictionaries(st.sampled_from(["type", "subnet", "pool", "ranges", "routes", "gateway"]), JSON)
+NESTED = {"runtimeConfig": RUNTIME, "ipam": IPAM.map(lambda changes: {"type": "ovsnet-ipam"} | changes)}
+CONFIGS = st.builds(
+    lambda changes, nested: VALID | changes | nested,
+    st.dictionaries(KEYS | st.text(max_size=8), JSON, max_size=3),
+    st.fixed_dictionaries({}, optional=NESTED),
+)
 STDIN = (
     st.binary(max_size=200)
     | JSON.map(lambda value: json.dumps(value).encode())
@@ -63,47 +70,57 @@ ENVIRONMENT = st.fixed_dictionaries(
 )
 
 
-def check(command: str, status: int, output: bytes) -> None:
-    """The answer is what a runtime can read."""
+def check(command: str, status: int, output: bytes, *, ipam: bool) -> None:
+    """The answer is what a runtime can read. An IPAM plugin looks at no namespace, so its ADD may succeed."""
     assert b"Traceback" not in output
     document = json.loads(output) if output else None
-    if status:
+    if status == 202:  # for the executable: another IPAM plugin is to be run
+        assert isinstance(document, dict)
+        assert (type(document["delegate"]), type(document["again"])) == (str, bool)
+    elif status:
         assert isinstance(document, dict)
         assert {type(document[key]) for key in ("cniVersion", "msg", "details")} == {str}
         assert isinstance(document["code"], int)
         assert document["msg"]
         assert document["code"] not in (0, 999)
     else:
-        assert command in {"DEL", "GC", "STATUS", "VERSION"}
-        assert (document is None) is (command != "VERSION")
+        assert command in {"DEL", "GC", "STATUS", "VERSION", *(["ADD", "CHECK"] if ipam else [])}
+        assert (document is None) is (command not in ("ADD", "VERSION"))
 
 
-def fuzz(count: int, run: Callable[[dict[str, str], bytes], tuple[int, bytes]]) -> None:
+def fuzz(count: int, run: Callable[[dict[str, str], bytes], tuple[int, bytes]], *, ipam: bool = False) -> None:
     @settings(
         max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=True
     )
     @given(ENVIRONMENT, STDIN)
     def case(variables: dict[str, str], stdin: bytes) -> None:
-        check(variables["CNI_COMMAND"], *run(variables, stdin))
+        check(variables["CNI_COMMAND"], *run(variables, stdin), ipam=ipam)
 
     case()
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_nonsense_on_the_socket(stack: Stack) -> None:
+@pytest.mark.parametrize(("path", "count"), [("/cni", EXAMPLES - EXECUTED), ("/cni/ipam", EXECUTED)])
+def test_nonsense_on_the_socket(stack: Stack, path: str, count: int) -> None:
     def run(variables: dict[str, str], stdin: bytes) -> tuple[int, bytes]:
         body = b"".join(f"{key}={value}\0".encode() for key, value in variables.items()) + b"\0" + stdin
         with closing(socket.socket(socket.AF_UNIX)) as sock:
             sock.settimeout(10)
             sock.connect(str(stack.socket.with_name("cni.sock")))
-            sock.sendall(b"POST /cni HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            sock.sendall(b"POST %b HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(body)) + body)
             answer = b""
             while chunk := sock.recv(65536):
                 answer += chunk
         head, _, content = answer.partition(b"\r\n\r\n")
-        return int(not head.startswith(b"HTTP/1.1 200 ")), content
+        return {b"200": 0, b"202": 202}.get(head[9:12], 1), content
 
-    fuzz(EXAMPLES - EXECUTED, run)
+    try:
+        fuzz(count, run, ipam=path == "/cni/ipam")
+    finally:
+        for pool in stack.show("pool", "ls"):  # of addresses that were given
+            release = Stack.conf("fuzz", "1.1.0", pool=pool["name"]) | {"cni.dev/valid-attachments": []}
+            assert stack.cni("GC", "", "", release, plugin="ovsnet-ipam").ok
+            stack.cli("pool", "rm", pool["id"])
     assert "Traceback" not in stack.log_tail(1000)
 
 
