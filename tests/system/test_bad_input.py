@@ -116,7 +116,11 @@ CONFIGURATIONS: dict[str, tuple[Any, int, tuple[str, ...]]] = {
     "version is a number": (OWN | {"cniVersion": 1}, 7, ("cniVersion is not a string",)),
     "unknown key": (OWN | {"vlna": 5}, 7, ("'vlna'", "did you mean 'vlan'?")),
     "unknown key of ipam": (OWN | {"ipam": IPAM | {"subnett": SUBNET}}, 7, ("did you mean 'subnet'?",)),
-    "ipam of others": (OWN | {"ipam": {"type": "host-local"}}, 7, ("'host-local'", "ovsnet-ipam")),
+    "ipam of others": (
+        OWN | {"ipam": {"type": "host-local"}},
+        7,
+        ("host-local is not in CNI_PATH", "correct ipam.type"),
+    ),
     "unknown network": (OWN | {"name": "nowhere"}, 103, ("'nowhere'", "ovsnet network create", "subnet")),
     "overlap": (
         OWN | {"name": "new", "ipam": IPAM | {"subnet": "10.85.0.128/25"}},
@@ -140,11 +144,12 @@ CONFIGURATIONS: dict[str, tuple[Any, int, tuple[str, ...]]] = {
     "vlan without subnet": (OWN | {"vlan": 7}, 7, ("vlan without ipam.subnet", "remove vlan")),
     "mtu": (OWN | {"mtu": 20}, 7, ("MTU 20", "68")),
     "mtu above the network's": (OWN | {"mtu": 9000}, 7, ("MTU 9000", "1500")),
-    "unsupported capability": (
-        OWN | {"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80}]}},
-        2,
-        ("portMappings", "remove"),
+    "published port": (
+        OWN | {"runtimeConfig": {"portMappings": [{"hostPort": 0, "containerPort": 80}]}},
+        7,
+        ("portMappings", "1 to 65535"),
     ),
+    "bandwidth": (OWN | {"runtimeConfig": {"bandwidth": {"egressBurst": 1}}}, 7, ("egressBurst without egressRate",)),
     "address outside": (OWN | {"runtimeConfig": {"ips": ["10.99.0.5/24"]}}, 100, ("10.99.0.5", SUBNET)),
     "broadcast address": (OWN | {"runtimeConfig": {"ips": ["10.85.0.255"]}}, 100, ("10.85.0.255",)),
     "address in use": (OWN | {"runtimeConfig": {"ips": [TAKEN]}}, 114, (TAKEN,)),
