@@ -2,15 +2,17 @@
 # ovsnet CNI plugin
 """Hands a CNI call to ovsnetd and prints its answer.
 
-A template: cni/install.py makes self-contained executables of it by setting the constants below. The interpreter's
-start is most of the run time, so this imports only built-in modules and `_socket`, leaves without a teardown, and is short,
-because another version of the interpreter has to compile it at every start; what is rarely needed is compiled only then. Run
-`devstack/bench.sh cni` after a change. SOCKET is a constant because the environment is the caller's.
+A template: cni/install.py makes self-contained executables of it by setting the constants below, and puts ovsnet_launcher.c
+before it where it can. The interpreter's start is most of the run time, so this imports only built-in modules and `_socket`,
+leaves without a teardown, and is short: another version of the interpreter has to compile it at every start; what is rarely
+needed is compiled only then. Run `devstack/bench.sh cni` after a change. SOCKET is a constant because the environment is the
+caller's.
 """
 
 import _signal  # type: ignore[import-not-found]  # what `signal` wraps, without its enums (1 ms)
 import _socket
 import posix
+import sys
 
 SOCKET = "/run/ovsnet/cni.sock"
 PATH = "/cni"  # which of ovsnetd's plugins this is
@@ -44,13 +46,18 @@ def forward(stdin: bytes, more: bytes = b"") -> tuple[int, bytes]:
     return status, body
 
 
-def main() -> int:
-    """One call, from environment and stdin to stdout; returns the exit status."""
+def main(reason: str = "") -> int:
+    """One call, from environment and stdin to stdout; returns the exit status.
+
+    `reason` is what became of the call if it has been made already, by ovsnet_launcher.c: only to be explained.
+    """
     stdin = b""
     try:
         posix.environ[b"CNI_COMMAND"]  # without it nobody is going to write to stdin
         while len(stdin) <= LIMIT and (chunk := posix.read(0, 65536)):
             stdin += chunk
+        if reason:
+            raise TimeoutError if reason == "late" else ValueError
         status, output = forward(stdin)
         if status == 202:
             scope: dict[str, object] = {}
@@ -73,4 +80,4 @@ def late(*_: object) -> None:
 if __name__ == "__main__":
     _signal.signal(_signal.SIGALRM, late)
     _signal.alarm(DEADLINE)
-    posix._exit(main())
+    posix._exit(main(*sys.argv[1:]))

@@ -1,4 +1,6 @@
-"""The installed executable: against the real blueprint behind cheroot, against servers that misbehave, and against none."""
+"""The installed executables, compiled and in Python alone: against the real blueprint behind cheroot, against servers that
+misbehave, and against none.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,10 @@ import pytest
 from cheroot.wsgi import Server
 from flask import Flask
 
+import cni.install
 from cni import protocol, wire
 from cni.blueprint import create_blueprint
-from cni.install import PROGRAMS, executable, install, uninstall
+from cni.install import PROGRAMS, compiled, executable, install, troubles, uninstall
 from ovsnet.errors import AlreadyExists, InvalidRequest
 from ovsnet.model import AttachRequest
 from tests.unit.test_cni_blueprint import Controller
@@ -38,12 +41,18 @@ ENVIRONMENT = {
 CONFIG = {"cniVersion": "1.0.0", "name": "blue", "type": "ovsnet"}
 
 
-class Plugin:
-    """The executable as installed, and the socket that it knows."""
+KINDS: dict[str, Callable[..., bytes | None]] = {"compiled": compiled, "python": executable}
 
-    def __init__(self, directory: Path) -> None:
+
+class Plugin:
+    """The executable of one kind, and the socket that it knows."""
+
+    def __init__(self, directory: Path, kind: str, deadline: int = 25) -> None:
         self.socket = directory / "s.sock"
         self.path = install(directory / "bin", self.socket)[0]
+        content = KINDS[kind](name="ovsnet", socket=self.socket, deadline=deadline)
+        assert content is not None
+        self.path.write_bytes(content)
 
     def run(
         self, command: str = "ADD", stdin: bytes | None = None, deadline: float = 10, **environment: str
@@ -61,9 +70,14 @@ class Plugin:
         return done.returncode, json.loads(done.stdout) if done.stdout else None
 
 
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def plugin(tmp_path: Path) -> Plugin:
-    return Plugin(tmp_path)
+def plugin(tmp_path: Path, kind: str) -> Plugin:
+    return Plugin(tmp_path, kind)
 
 
 @pytest.fixture
@@ -248,9 +262,8 @@ def test_half_an_answer_is_code_11(plugin: Plugin, answer: bytes) -> None:
     assert "unknown" in error["details"]
 
 
-def test_a_silent_controller_is_given_up(tmp_path: Path) -> None:
-    plugin = Plugin(tmp_path)
-    plugin.path.write_bytes(executable(plugin.socket, deadline=1))
+def test_a_silent_controller_is_given_up(tmp_path: Path, kind: str) -> None:
+    plugin = Plugin(tmp_path, kind, deadline=1)
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.bind(str(plugin.socket))
         deaf.listen(0)
@@ -261,7 +274,7 @@ def test_a_silent_controller_is_given_up(tmp_path: Path) -> None:
 
 
 def test_an_interpreter_of_another_version_compiles_the_source(tmp_path: Path) -> None:
-    plugin = Plugin(tmp_path)
+    plugin = Plugin(tmp_path, "python")
     text = plugin.path.read_text(encoding="utf-8")
     other, count = re.subn(r"(sys\.hexversion >> 16 == )0x\w+", r"\g<1>0", text)
     assert count == 1
@@ -282,7 +295,9 @@ def test_install_replaces_in_one_step_and_uninstall_takes_only_ours(tmp_path: Pa
     assert install(directory, tmp_path / "b.sock") == installed
     assert first.stat().st_ino != inode
     assert {stat.S_IMODE(path.stat().st_mode) for path in installed} == {0o755}
-    assert str(tmp_path / "b.sock") in first.read_text(encoding="utf-8")
+    assert os.fsencode(tmp_path / "b.sock") in first.read_bytes()
+    assert set(troubles(directory, tmp_path / "b.sock").values()) == {""}
+    assert "another socket" in troubles(directory, tmp_path / "a.sock")["ovsnet"]
     assert {path.name for path in directory.iterdir()} == set(PROGRAMS)
     (directory / "bridge").touch()
     assert uninstall(directory) == installed
@@ -300,15 +315,51 @@ def test_install_leaves_other_peoples_files(tmp_path: Path) -> None:
     assert theirs.read_text(encoding="utf-8") == "#!/bin/sh\n"
 
 
+def test_without_a_compiler_the_programs_are_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    socket_path = tmp_path / "s.sock"
+    for path in install(tmp_path / "bin", socket_path):
+        assert path.read_bytes().startswith(b"#!")
+    assert set(troubles(tmp_path / "bin", socket_path).values()) == {""}
+
+
+def test_a_compiler_that_fails_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\necho no space >&2\nexit 1\n", encoding="utf-8")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert install(tmp_path / "bin", tmp_path / "s.sock")[0].read_bytes().startswith(b"#!")
+
+
+def test_the_compiled_part_needs_no_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cni.install, "_INTERPRETER", "/nonexistent/python3")
+    plugin = Plugin(tmp_path, "compiled")
+
+    def behave(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with served(plugin.socket, behave):
+        assert plugin.run() == (0, {})
+    status, error = plugin.run()  # nobody answers: that is the interpreter's to tell
+    assert (status, error["code"]) == (1, 5)
+    assert "/nonexistent/python3 cannot be executed" in error["msg"]
+
+
+def test_the_launcher_compiles_without_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cni.install, "_FLAGS", (*cni.install._FLAGS, "-Wall", "-Wextra", "-Wconversion", "-Werror"))
+    assert compiled("ovsnet", tmp_path / "s.sock") is not None
+
+
 @pytest.mark.parametrize("path", ["relative.sock", "/" + "x" * 107])
 def test_install_refuses_a_socket_that_cannot_be(tmp_path: Path, path: str) -> None:
     with pytest.raises(InvalidRequest):
         install(tmp_path, Path(path))
 
 
-def test_a_socket_path_is_data_not_code(tmp_path: Path) -> None:
+def test_a_socket_path_is_data_not_code(tmp_path: Path, kind: str) -> None:
     odd = tmp_path / 'a"\n\\ü'
     odd.mkdir()
-    status, error = Plugin(odd).run()
+    status, error = Plugin(odd, kind).run()
     assert (status, error["code"]) == (1, 11)
     assert str(odd) in error["details"]
