@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import datetime
 
 from . import __version__
@@ -29,6 +29,7 @@ from .errors import (
     OvsnetError,
     PoolExhausted,
     PoolOverlap,
+    PortInUse,
     SwitchUnavailable,
     Unavailable,
 )
@@ -57,6 +58,7 @@ from .model import (
     PoolUse,
     PortRole,
     Protocol,
+    PublishedPort,
     Route,
     SwitchPort,
     check_mtu,
@@ -64,7 +66,7 @@ from .model import (
     endpoint_key,
 )
 from .names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation, mac_for
-from .nat import Limits, Rules, forget
+from .nat import DockerUser, Limits, Rules, forget, in_use
 from .ports import Ports
 from .store import PendingEndpoint, Store
 from .switch import Switch
@@ -103,6 +105,7 @@ class Controller:
         self.ports = ports
         self.rules = rules
         self.limits = limits
+        self.docker_user = DockerUser(settings.names)
         self.addresses = Addresses(
             settings, store, lambda spec, name: store.create_pool(draft_pool(spec, spec.name or name))
         )
@@ -277,6 +280,18 @@ class Controller:
         with self._rules_lock:
             self._load_rules()
 
+    def keep_rules(self) -> None:
+        """Put the rules in place again if somebody has removed or flushed them, or started a Docker that filters."""
+        here = [one for one in self.store.endpoints() if one.node == self.settings.node]
+        with self._rules_lock:
+            if not self.rules.intact(
+                [each for one in here if one.uuid not in self._leaving for each in one.forwardings]
+            ):
+                LOG.warning("somebody has changed our rules in nftables: they are loaded again")
+                self._load_rules()
+                self._recover_limits(here)
+            self.docker_user.ensure()
+
     def _load_rules(self) -> None:
         networks = {one.uuid: one for one in self.store.networks()}
         here = [one for one in self.store.endpoints() if one.published and one.node == self.settings.node]
@@ -312,6 +327,50 @@ class Controller:
         except OvsnetError:
             self._unpublish(endpoint)
             raise
+
+    def endpoint_lock(self, endpoint: Endpoint) -> AbstractContextManager[None]:
+        """Held while an endpoint is changed; DeadlineExceeded."""
+        return self._locks.hold(endpoint.key, self.settings.deadline)
+
+    def publish(
+        self, endpoint: Endpoint, choose: Callable[[Callable[[PublishedPort], bool]], tuple[PublishedPort, ...]]
+    ) -> Endpoint:
+        """Give an endpoint that stands the published ports that `choose` makes, and no others; again is harmless.
+
+        `choose` is told which ports are usable: neither published on this host by another endpoint, nor another process'. It may
+        be called again, when somebody else was quicker. PortInUse, Exhausted, InvalidRequest; then none is published.
+        """
+        for last in (False, False, True):
+            others = [
+                port
+                for one in self.store.endpoints()
+                if one.uuid != endpoint.uuid and one.node == endpoint.node
+                for port in one.published
+            ]
+            ports = choose(lambda port, taken=others: not any(port.clashes(one) for one in taken) and not in_use(port))  # type: ignore[misc]
+            try:
+                if endpoint.published and set(endpoint.published) != set(ports):
+                    self.unpublish(endpoint)
+                endpoint = self.store.set_published(endpoint.uuid, ports)
+                break
+            except PortInUse:
+                if last:
+                    raise
+        try:
+            self._publish(endpoint)
+        except OvsnetError:
+            self.store.set_published(endpoint.uuid, ())
+            raise
+        return endpoint
+
+    def unpublish(self, endpoint: Endpoint) -> None:
+        """Take all published ports from an endpoint; having none is success."""
+        if endpoint.published:
+            self._unpublish(endpoint)
+            try:
+                self.store.set_published(endpoint.uuid, ())
+            finally:
+                self._leaving.discard(endpoint.uuid)
 
     def _limit(self, endpoint: Endpoint) -> None:
         """Put the endpoint's limits in place; the switch's go with the port."""

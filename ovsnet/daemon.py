@@ -39,13 +39,14 @@ from .docker import DockerDriver
 from .errors import ConfigError, OvsnetError
 from .journal import Journal
 from .link import Links
-from .nat import Limits, Rules
+from .nat import DockerUser, Limits, Rules
 from .ports import Ports
 from .store import StateServer, Store
 from .switch import Switch
 
 LOG = logging.getLogger("ovsnet")
 
+_LOOK_SECONDS = 5.0
 _BACKLOG = 1024  # a thousand CNI executables may start at once
 _IDLE_CONNECTION = 30  # seconds after which a silent client's connection is closed
 
@@ -118,6 +119,9 @@ class Daemon:
             controller.recover()
             ports.start()
             undo.callback(ports.stop)
+            guard = Guard(controller.keep_rules)
+            guard.start()
+            undo.callback(guard.stop)
             app = api.create_app(controller, Checker(controller), version=__version__)
             app.register_blueprint(create_blueprint(controller))
             driver = cnm.create_app(DockerDriver(controller), scope=settings.docker_scope, requester=requester)
@@ -148,6 +152,35 @@ class Daemon:
     def failed(self) -> bool:
         """Whether a listener has died."""
         return any(not listener.alive for listener in self._listeners)
+
+
+class Guard:
+    """Calls `look` every few seconds, whatever comes of it."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
+
+    def start(self) -> None:
+        """Start."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the last look end."""
+        self._stopping.set()
+        self._thread.join(timeout=10.0)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._look()
+            except OvsnetError as exc:
+                LOG.warning("the packet filter could not be looked after: %s", exc)
+            except Exception:
+                LOG.exception("looking after the packet filter failed by a defect")
+            if self._stopping.wait(_LOOK_SECONDS):
+                return
 
 
 class Listener:
@@ -302,8 +335,9 @@ def configure_logging(level: str, form: str) -> None:
 @click.option(
     "--config", "path", type=click.Path(path_type=Path), help=f"Settings file. Default: {config.DEFAULT_PATH}."
 )
+@click.option("--remove-rules", is_flag=True, help="Take our rules out of this host's packet filter, and end.")
 @click.version_option(__version__)
-def main(path: Path | None) -> None:
+def main(path: Path | None, *, remove_rules: bool) -> None:
     """Run until SIGTERM or SIGINT. Exit status 0 after a clean stop, 1 if it cannot start or a part dies, 2 for bad settings."""
     try:
         settings = config.load(path)
@@ -311,6 +345,9 @@ def main(path: Path | None) -> None:
         click.echo(f"ovsnetd: {exc}", err=True)
         sys.exit(2)
     configure_logging(settings.log_level, settings.log_format)
+    if remove_rules:
+        _remove_rules(settings)
+        return
     asked = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -334,6 +371,19 @@ def main(path: Path | None) -> None:
     daemon.stop()
     LOG.info("stopped")
     sys.exit(1 if failed else 0)
+
+
+def _remove_rules(settings: config.Settings) -> None:
+    """For who gives ovsnet up: everything of ours goes from the packet filter. Exit status 1 if ovsnetd runs, or it fails."""
+    try:
+        settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+        with _only_one(settings.run_dir / "ovsnetd.lock"):
+            Rules(settings.names).unload()
+            Limits(settings.names).unload()
+            DockerUser(settings.names).remove()
+    except OvsnetError as exc:
+        LOG.error("the rules stay: %s", exc)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

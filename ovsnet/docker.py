@@ -12,14 +12,14 @@ from __future__ import annotations
 import ipaddress
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
 from .controller import AVOID, Controller, draft_pool
-from .errors import AddressInUse, EndpointNotFound, InvalidRequest, NetworkNotFound, PoolOverlap
+from .errors import AddressInUse, EndpointNotFound, InvalidRequest, NetworkNotFound, PoolOverlap, PortInUse
 from .model import (
     DEFAULT_SPACE,
     AddressRange,
@@ -34,10 +34,13 @@ from .model import (
     OwnerKind,
     Pool,
     PoolSpec,
+    Protocol,
+    PublishedPort,
     Route,
     endpoint_key,
 )
 from .names import check_mac
+from .nat import first_free
 
 LOG = logging.getLogger(__name__)
 
@@ -45,6 +48,12 @@ SPACES = (DEFAULT_SPACE, f"{DEFAULT_SPACE}-global")
 REQUESTER = (
     "ovsnet.docker-requester"  # label of an endpoint: the dockerd that made it, or that replayed its address last
 )
+_GENERIC = "com.docker.network.generic"
+_ENDPOINT_NAME = "com.docker.network.endpoint.name"  # moby 28 and later tell it with RequestAddress
+_PORT_MAP = "com.docker.network.portmap"
+_MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+_GATEWAY_TYPE = "com.docker.network.gateway"
+
 NETWORK_OPTIONS = {
     "ovsnet.network": "name of an existing network to join",
     "ovsnet.name": "name of the new network in ovsnet (Docker does not tell its own)",
@@ -52,11 +61,9 @@ NETWORK_OPTIONS = {
     "ovsnet.vlan": "VLAN tag, 0 to 4094",
     "ovsnet.mtu": "MTU in bytes",
     "com.docker.network.driver.mtu": "MTU in bytes",
+    _MASQUERADE: "whether what leaves the network gets the host's address",
 }
 IPAM_OPTIONS = {"ovsnet.network": "name of the existing network that will be joined"}
-_GENERIC = "com.docker.network.generic"
-_ENDPOINT_NAME = "com.docker.network.endpoint.name"  # moby 28 and later tell it with RequestAddress
-_GATEWAY_TYPE = "com.docker.network.gateway"
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +259,7 @@ class DockerDriver:
                     hint=f"add -o ovsnet.network={users[0].name} to join it, or choose another subnet",
                 )
         gateways = [_interface(data.gateway) for data in [*ipv4, *ipv6] if data.gateway]
+        internal = bool(options.get("com.docker.network.internal"))
         self._controller.create_network(
             NetworkSpec(
                 name=given.get("ovsnet.name") or f"docker-{network_id[:12]}",
@@ -260,7 +268,8 @@ class DockerDriver:
                 mtu=_number(given, "ovsnet.mtu") or _number(given, "com.docker.network.driver.mtu"),
                 pools=tuple(one.uuid for one in pools),
                 gateways=tuple(gateways),
-                internal=bool(options.get("com.docker.network.internal")),
+                internal=internal,
+                masquerade=not internal and bool(gateways) and _flag(given, _MASQUERADE, default=True),
                 origin=Origin.DOCKER,
                 docker_id=network_id,
             )
@@ -373,10 +382,11 @@ class DockerDriver:
         )
 
     def leave(self, network_id: str, endpoint_id: str) -> None:
-        """Leave: nothing to take away yet, for Docker moves the link back only after it."""
+        """Leave: the published ports go; the link stays, for Docker moves it back only after this."""
         network = self._store.docker_network(network_id)
         endpoint = network and self._store.find_endpoint(endpoint_key(network.uuid, endpoint_id, ""))
         if endpoint:
+            self._unpublish(endpoint)
             self._store.set_endpoint(endpoint.uuid, sandbox="")
 
     def delete_endpoint(self, network_id: str, endpoint_id: str) -> None:
@@ -385,6 +395,7 @@ class DockerDriver:
         endpoint = network and self._store.find_endpoint(endpoint_key(network.uuid, endpoint_id, ""))
         if not endpoint:
             return
+        self._unpublish(endpoint)
         self._controller.links.unplug_host(endpoint.link)
         self._controller.ports.discard(endpoint.port)
         self._store.detach(endpoint.uuid, leave_to=endpoint.labels.get(REQUESTER, ""))
@@ -401,12 +412,32 @@ class DockerDriver:
         }
 
     def program_external(self, network_id: str, endpoint_id: str, options: Mapping[str, Any]) -> None:
-        """ProgramExternalConnectivity."""
-        del options
-        self._endpoint(self._network(network_id), endpoint_id)
+        """ProgramExternalConnectivity: has the ports of `docker run -p` lead to the endpoint, and no others."""
+        network = self._network(network_id)
+        endpoint = self._endpoint(network, endpoint_id)
+        wishes = [_wish(one) for one in options.get(_PORT_MAP) or ()]
+        if not wishes and not endpoint.published:
+            return
+        if not network.gateways and wishes:
+            raise InvalidRequest(
+                f"network {network.name} has no gateway on the host, so that no port can be published",
+                hint="leave out -p, or use a network that is not internal",
+            )
+        with self._controller.endpoint_lock(endpoint):
+            self._controller.publish(endpoint, lambda usable: _choose(wishes, endpoint.published, usable))
 
     def revoke_external(self, network_id: str, endpoint_id: str) -> None:
-        """RevokeExternalConnectivity; missing is success."""
+        """RevokeExternalConnectivity; missing is success. Leave and DeleteEndpoint do the same, for Docker may forget this."""
+        network = self._store.docker_network(network_id)
+        endpoint = network and self._store.find_endpoint(endpoint_key(network.uuid, endpoint_id, ""))
+        if endpoint:
+            self._unpublish(endpoint)
+
+    def _unpublish(self, endpoint: Endpoint) -> None:
+        with self._controller.endpoint_lock(endpoint):
+            present = self._store.find_endpoint(endpoint.key)
+            if present is not None:
+                self._controller.unpublish(present)
 
     def _network(self, network_id: str) -> Network:
         network = self._store.docker_network(network_id)
@@ -451,6 +482,78 @@ def _number(options: Mapping[str, str], key: str) -> int | None:
         return int(options[key])
     except ValueError:
         raise InvalidRequest(f"{key}={options[key]!r} is not a number", hint="write it in digits") from None
+
+
+def _flag(options: Mapping[str, str], key: str, *, default: bool) -> bool:
+    """As Docker's own drivers read it (Go's strconv.ParseBool)."""
+    if key not in options:
+        return default
+    if options[key] in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    if options[key] in ("0", "f", "F", "false", "FALSE", "False"):
+        return False
+    raise InvalidRequest(f"{key}={options[key]!r} is neither true nor false", hint="write true or false")
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """A port that Docker wants published: on one of `host_ports`, or on any if that is empty."""
+
+    protocol: Protocol
+    container_port: int
+    host_address: IPAddress | None
+    host_ports: range
+
+    def on(self, host_port: int) -> PublishedPort:
+        """It on that port."""
+        return PublishedPort(self.protocol, host_port, self.container_port, self.host_address)
+
+
+_PROTOCOLS = {6: Protocol.TCP, 17: Protocol.UDP, 132: Protocol.SCTP}  # IANA's protocol numbers
+
+
+def _wish(binding: Any) -> _Wish:
+    """One element of the port map (libnetwork's types.PortBinding)."""
+    try:
+        first, last = int(binding.get("HostPort") or 0), int(binding.get("HostPortEnd") or 0)
+        return _Wish(
+            protocol=_PROTOCOLS[int(binding["Proto"])],
+            container_port=int(binding["Port"]),
+            host_address=ipaddress.ip_address(binding["HostIP"]) if binding.get("HostIP") else None,
+            host_ports=range(first, max(first, last) + 1) if first else range(0),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise InvalidRequest(
+            f"port binding {str(binding)[:120]} cannot be read: {exc!r}", hint="publish as HOST_PORT:CONTAINER_PORT/tcp"
+        ) from None
+
+
+def _choose(
+    wishes: Sequence[_Wish], have: Sequence[PublishedPort], usable: Callable[[PublishedPort], bool]
+) -> tuple[PublishedPort, ...]:
+    """Ports for all wishes; those that the endpoint has already stay. PortInUse, Exhausted."""
+    chosen: list[PublishedPort] = []
+    for wish in wishes:
+
+        def free(number: int, wish: _Wish = wish) -> bool:
+            port = wish.on(number)
+            return all(not port.clashes(one) for one in chosen) and (port in have or usable(port))
+
+        kept = [
+            one.host_port
+            for one in have
+            if wish.on(one.host_port) == one and (not wish.host_ports or one.host_port in wish.host_ports)
+        ]
+        number = next(filter(free, kept), 0)
+        if not number and len(wish.host_ports) == 1:
+            number = wish.host_ports[0]
+            if not free(number):
+                raise PortInUse(
+                    f"{wish.protocol} port {number} of this host is in use",
+                    hint="`ovsnet endpoint ls` shows what is published, `ss -lntu` who listens; choose another port",
+                )
+        chosen.append(wish.on(number or first_free(wish.host_ports, free)))
+    return tuple(chosen)
 
 
 def _network(text: str) -> IPNetwork:

@@ -98,6 +98,13 @@ class Netns:
         run("ip", "netns", "add", name)
         self.run("ip", "link", "set", "lo", "up")
 
+    @classmethod
+    def of(cls, path: Path) -> Netns:
+        """The namespace at `path`, which somebody else has made and will delete."""
+        found = cls.__new__(cls)
+        found.name, found.path = path.name, path
+        return found
+
     def argv(self, *argv: str | Path) -> list[str]:
         """A command that runs `argv` inside; the same process, and unlike `ip netns exec` with the same mounts."""
         return ["nsenter", f"--net={self.path}", *map(str, argv)]
@@ -495,6 +502,10 @@ class Dockerd(Daemon):
         """A container's IPv4 address on a network."""
         found: str = self.inspect(container)["NetworkSettings"]["Networks"][network]["IPAddress"]
         return found
+
+    def netns(self, container: str) -> Netns:
+        """A container's network namespace; `/proc` is looked up with the host's mounts, which Docker's own path is not."""
+        return Netns.of(Path("/proc", str(self.inspect(container)["State"]["Pid"]), "ns/net"))
 
     def pings(self, container: str, address: str, *, count: int = 1, wait: int = 2) -> bool:
         """Whether `address` answers from a container."""

@@ -32,6 +32,7 @@ class Rules:
     def __init__(self, names: DeviceNames, table: str = "") -> None:
         self.table = table or table_name(names)
         self._names = names
+        self._loaded = 0  # rules and chains of the table as it was put in place last
 
     def load(
         self,
@@ -48,42 +49,51 @@ class Rules:
         """
         ports = _match("iifname", self._names.port_pattern)
         from_gateway, to_gateway = (_match(key, self._names.gateway_pattern) for key in ("iifname", "oifname"))
-        self._apply(
-            [
-                *self._removal(),
-                {"add": {"table": self._table}},
-                # What a container's lower port passes to the host beside the macvlan: broadcast and multicast.
-                self._chain("prerouting", _RAW),
-                self._rule("prerouting", [ports], _DROP, "for containers, not for this host"),
-                # The host's loopback addresses reach published ports, which needs route_localnet; the reverse is not for
-                # containers (CVE-2020-8558).
-                self._rule("prerouting", [from_gateway, _LOOPBACK_TO], _DROP, "the host's loopback is its own"),
-                *(self._map(name, key, data) for name, (key, data) in _MAPS.items()),
-                *self._elements("add", published),
-                {"add": {"chain": {"family": _FAMILY, "table": self.table, "name": "published"}}},
-                *(self._rule("published", matches, [rewrite], "to containers") for matches, rewrite in _rewrites()),
-                self._chain("nat_prerouting", _DESTINATION_NAT, "nat", hook="prerouting"),
-                self._rule("nat_prerouting", [_TO_THIS_HOST], [_TO_PUBLISHED], "from elsewhere"),
-                self._chain("nat_output", _DESTINATION_NAT, "nat", hook="output"),
-                self._rule("nat_output", [_TO_THIS_HOST], [_TO_PUBLISHED], "from this host"),
-                # From one network's gateway to another's. Traffic inside a network stays in the switch, so there is no
-                # need to tell equal gateways from different ones, which nftables cannot compare.
-                self._chain("forward", _FILTER),
-                # A published port is open to all networks, its own included, whoever has published it.
-                self._rule("forward", [_PUBLISHED], _ACCEPT, "published ports"),
-                self._rule("forward", [from_gateway, to_gateway], _DROP, "networks are isolated"),
-                self._chain("postrouting", _SOURCE_NAT, "nat"),
-                self._rule("postrouting", [_PUBLISHED, _LOOPBACK_FROM, to_gateway], _MASQUERADE, "from loopback"),
-                *(
-                    self._rule("postrouting", _inside(prefix), _MASQUERADE, "to a published port of the own network")
-                    for prefix in _sorted(publishing)
-                ),
-                *(
-                    self._rule("postrouting", self._leaving(prefix), _MASQUERADE, "masqueraded")
-                    for prefix in _sorted(masqueraded)
-                ),
-            ]
-        )
+        self._loaded = 0
+        commands = [
+            *self._removal(),
+            {"add": {"table": self._table}},
+            # What a container's lower port passes to the host beside the macvlan: broadcast and multicast.
+            self._chain("prerouting", _RAW),
+            self._rule("prerouting", [ports], _DROP, "for containers, not for this host"),
+            # The host's loopback addresses reach published ports, which needs route_localnet; the reverse is not for
+            # containers (CVE-2020-8558).
+            self._rule("prerouting", [from_gateway, _LOOPBACK_TO], _DROP, "the host's loopback is its own"),
+            *(self._map(name, key, data) for name, (key, data) in _MAPS.items()),
+            *self._elements("add", published),
+            {"add": {"chain": {"family": _FAMILY, "table": self.table, "name": "published"}}},
+            *(self._rule("published", matches, [rewrite], "to containers") for matches, rewrite in _rewrites()),
+            self._chain("nat_prerouting", _DESTINATION_NAT, "nat", hook="prerouting"),
+            self._rule("nat_prerouting", [_TO_THIS_HOST], [_TO_PUBLISHED], "from elsewhere"),
+            self._chain("nat_output", _DESTINATION_NAT, "nat", hook="output"),
+            self._rule("nat_output", [_TO_THIS_HOST], [_TO_PUBLISHED], "from this host"),
+            # From one network's gateway to another's. Traffic inside a network stays in the switch, so there is no
+            # need to tell equal gateways from different ones, which nftables cannot compare.
+            self._chain("forward", _FILTER),
+            # A published port is open to all networks, its own included, whoever has published it.
+            self._rule("forward", [_PUBLISHED], _ACCEPT, "published ports"),
+            self._rule("forward", [from_gateway, to_gateway], _DROP, "networks are isolated"),
+            self._chain("postrouting", _SOURCE_NAT, "nat"),
+            self._rule("postrouting", [_PUBLISHED, _LOOPBACK_FROM, to_gateway], _MASQUERADE, "from loopback"),
+            *(
+                self._rule("postrouting", _inside(prefix), _MASQUERADE, "to a published port of the own network")
+                for prefix in _sorted(publishing)
+            ),
+            *(
+                self._rule("postrouting", self._leaving(prefix), _MASQUERADE, "masqueraded")
+                for prefix in _sorted(masqueraded)
+            ),
+        ]
+        self._apply(commands)
+        self._loaded = sum("rule" in one.get("add", {}) or "chain" in one.get("add", {}) for one in commands)
+
+    def intact(self, forwardings: Iterable[Forwarding]) -> bool:
+        """Whether what `load` put in place, and these published ports, are there: somebody may have flushed the ruleset."""
+        if not self.present():
+            return False
+        entries = self._list()
+        found = sum("rule" in entry or "chain" in entry for entry in entries)
+        return found == self._loaded and not _missing(entries, forwardings)
 
     def publish(self, forwardings: Iterable[Forwarding]) -> None:
         """Have more ports lead to containers, all or none. Again is harmless; Unavailable for one that leads elsewhere."""
@@ -99,13 +109,11 @@ class Rules:
 
     def missing(self, forwardings: Iterable[Forwarding]) -> list[Forwarding]:
         """Those of `forwardings` that are not in place."""
-        found: dict[str, list[Any]] = {}
-        for entry in json.loads(nft("list", "table", _FAMILY, self.table))["nftables"]:
-            if "map" in entry:
-                found[entry["map"]["name"]] = entry["map"].get("elem", [])
-        return [
-            one for one in forwardings if any(element not in found.get(name, []) for name, element in _elements_of(one))
-        ]
+        return _missing(self._list(), forwardings)
+
+    def _list(self) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = json.loads(nft("list", "table", _FAMILY, self.table))["nftables"]
+        return entries
 
     def present(self) -> bool:
         """Whether the table is there."""
@@ -156,6 +164,14 @@ class Rules:
     @staticmethod
     def _apply(commands: list[Expression]) -> None:
         nft("-f", "-", stdin=json.dumps({"nftables": commands}))
+
+
+def _missing(entries: Iterable[dict[str, Any]], forwardings: Iterable[Forwarding]) -> list[Forwarding]:
+    """Those of `forwardings` that a table's maps do not hold."""
+    found = {entry["map"]["name"]: entry["map"].get("elem", []) for entry in entries if "map" in entry}
+    return [
+        one for one in forwardings if any(element not in found.get(name, []) for name, element in _elements_of(one))
+    ]
 
 
 def _family(prefix: IPNetwork) -> str:

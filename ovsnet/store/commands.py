@@ -522,7 +522,7 @@ class Attach(StoreCommand):
             for pool, plan in zip(pools, plans, strict=True)
         ]
         addresses += [one for one in endpoint.addresses if one.version not in families]
-        self._claim_published(txn)
+        claim_published(self.view, txn, self.endpoint.node, self.endpoint.published)
         row = txn.insert(self.api.tables["Endpoint"])
         row.network = UUID(endpoint.network)
         row.container, row.ifname = endpoint.container, endpoint.ifname
@@ -538,23 +538,6 @@ class Attach(StoreCommand):
         self.result = row
         self.planned = dataclasses.replace(endpoint, addresses=tuple(addresses), mac=mac)
 
-    def _claim_published(self, txn: Transaction) -> None:
-        """PortInUse if a port is published already on this host, or twice."""
-        if not self.endpoint.published:
-            return
-        node, gone = self.endpoint.node, txn.scratch.get("detached", ())
-        claimed: list[PublishedPort] = txn.scratch.setdefault(f"published on {node}", [])
-        here = (one for one in self.view.endpoints.values() if one.published and one.node == node)
-        taken = [*claimed, *(port for one in here if one.uuid not in gone for port in one.published)]
-        for port in self.endpoint.published:
-            if any(port.clashes(other) for other in taken):
-                raise PortInUse(
-                    f"{port.protocol} port {port.host_port} of this host is published already",
-                    hint="`ovsnet endpoint ls` shows by whom; choose another port",
-                )
-            taken.append(port)
-        claimed += self.endpoint.published
-
     def post_commit(self, txn: Transaction) -> None:
         """Replace the row by the Endpoint."""
         if not isinstance(self.result, Endpoint):
@@ -563,6 +546,49 @@ class Attach(StoreCommand):
                 raise EndpointNotFound(
                     f"the endpoint of {self.endpoint.container[:40]} was removed as soon as it was made"
                 )
+
+
+def claim_published(view: View, txn: Transaction, node: str, ports: Sequence[PublishedPort], but: str = "") -> None:
+    """PortInUse if a port is published already on this node, other than by the endpoint `but` (a uuid), or twice."""
+    if not ports:
+        return
+    gone = {but, *txn.scratch.get("detached", ())}
+    claimed: list[PublishedPort] = txn.scratch.setdefault(f"published on {node}", [])
+    here = (one for one in view.endpoints.values() if one.published and one.node == node)
+    taken = [*claimed, *(port for one in here if one.uuid not in gone for port in one.published)]
+    for port in ports:
+        if any(port.clashes(other) for other in taken):
+            raise PortInUse(
+                f"{port.protocol} port {port.host_port} of this host is published already",
+                hint="`ovsnet endpoint ls` shows by whom; choose another port",
+            )
+        taken.append(port)
+    claimed += ports
+
+
+class SetPublished(StoreCommand):
+    """Change the ports of the host that lead to an endpoint; `result` is the Endpoint then. PortInUse, EndpointNotFound."""
+
+    def __init__(self, api: Any, uuid: str, ports: Sequence[PublishedPort]) -> None:
+        super().__init__(api)
+        self.uuid = uuid
+        self.ports = ports
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        row, endpoint = self.row("Endpoint", self.uuid), self.view.endpoints.get(self.uuid)
+        if row is None or endpoint is None:
+            raise EndpointNotFound(f"endpoint {self.uuid} does not exist any more")
+        claim_published(self.view, txn, endpoint.node, self.ports, self.uuid)
+        if set(endpoint.published) != set(self.ports):
+            row.published = [str(one) for one in self.ports]
+
+    def post_commit(self, txn: Transaction) -> None:
+        """The Endpoint as it is now."""
+        del txn
+        self.result = self.view.endpoints.get(self.uuid)
+        if self.result is None:
+            raise EndpointNotFound(f"endpoint {self.uuid} does not exist any more")
 
 
 class SetEndpoint(StoreCommand):

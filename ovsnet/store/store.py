@@ -11,7 +11,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from ovs.stream import Stream
 
 from ..errors import EndpointNotFound, NetworkNotFound, PoolNotFound, StateUnavailable
-from ..model import Endpoint, IPAddress, Lease, LeaseOwner, Network, OwnerKind, Pool, PoolUse, TlsFiles
+from ..model import Endpoint, IPAddress, Lease, LeaseOwner, Network, OwnerKind, Pool, PoolUse, PublishedPort, TlsFiles
 from ..names import mac_for
 from ..ovsdb import Command, Engine, schema_helper
 from . import commands, pool_commands, rows
@@ -396,6 +396,11 @@ class Store:
     def set_endpoint(self, uuid: str, **columns: str | Mapping[str, str]) -> Endpoint:
         """Change `sandbox`, `port`, `link` or `labels` of an endpoint; EndpointNotFound."""
         result: Endpoint = self._one(commands.SetEndpoint(self, uuid, columns))
+        return result
+
+    def set_published(self, uuid: str, ports: Sequence[PublishedPort]) -> Endpoint:
+        """Change the published ports of an endpoint; PortInUse, EndpointNotFound."""
+        result: Endpoint = self._one(commands.SetPublished(self, uuid, ports))
         return result
 
     def detach(self, uuid: str, *, leave_to: str | None = None, by: str = "") -> None:

@@ -15,6 +15,7 @@ import pytest
 from tests.harness import Daemon, Dockerd, Netns, Ovs, Stack, wait_until
 from tests.libcni import REFERENCE_DIR, Attachment, Libcni
 from tests.system.containers import Pod
+from tests.system.published import HOST, HOST6, OUTSIDE, OUTSIDE6
 
 HERE = Path(__file__).parent
 
@@ -169,6 +170,23 @@ def pod(
     for network in stack.show("network", "ls"):
         if network["origin"] == "cni":
             stack.cli("network", "rm", network["id"])
+
+
+@pytest.fixture
+def outside(stack: Stack, netns: Callable[[], Netns]) -> Iterator[Netns]:
+    """Another machine, by a wire to the host."""
+    namespace = netns()
+    device = f"{stack.prefix}out"
+    stack.host.run("ip", "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", namespace.name)
+    for where, name, address, address6 in (
+        (stack.host, device, HOST, HOST6),
+        (namespace, "eth0", OUTSIDE, OUTSIDE6),
+    ):
+        where.run("ip", "address", "add", f"{address}/24", "dev", name)
+        where.run("ip", "address", "add", f"{address6}/64", "dev", name, "nodad")
+        where.run("ip", "link", "set", name, "up")
+    yield namespace
+    stack.host.run("ip", "link", "delete", device)
 
 
 @pytest.fixture

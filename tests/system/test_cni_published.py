@@ -12,71 +12,14 @@ import pytest
 
 from tests.harness import CniResult, Netns, Stack, wait_until
 from tests.system.containers import Pod
+from tests.system.published import HOST, HOST6, OUTSIDE, OUTSIDE6, SERVER, ask
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 PYTHON = "/usr/bin/python3"
 SUBNET, SUBNET6 = "10.93.1.0/24", "fd93:1::/64"
 GATEWAY, GATEWAY6 = "10.93.1.1", "fd93:1::1"
-OUTSIDE, HOST = "192.0.2.2", "192.0.2.1"
-OUTSIDE6, HOST6 = "2001:db8::2", "2001:db8::1"
-
-# Answers every connection, or datagram, with a name and the address that it came from.
-SERVER = """
-import socket, sys
-name, kind, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
-sock = socket.socket(socket.AF_INET6, getattr(socket, kind))
-sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-sock.bind(("::", port))
-if kind == "SOCK_STREAM":
-    sock.listen(50)
-    while True:
-        link, peer = sock.accept()
-        link.sendall(f"{name} {peer[0].removeprefix('::ffff:')}".encode())
-        link.close()
-while True:
-    _, peer = sock.recvfrom(100)
-    sock.sendto(f"{name} {peer[0].removeprefix('::ffff:')}".encode(), peer)
-"""
-CLIENT = """
-import socket, sys
-kind, address, port, own = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, getattr(socket, kind))
-sock.settimeout(2)
-sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-if own:
-    sock.bind(("", own))
-try:
-    sock.connect((address, port))
-    sock.sendall(b"?")
-    print(sock.recv(100).decode())
-except OSError as error:
-    print(type(error).__name__)
-"""
-
 Serve = Callable[..., None]
-
-
-def ask(where: Netns, address: str, port: int, kind: str = "SOCK_STREAM", *, own: int = 0) -> str:
-    """What answers there: name and the client's address as the server sees it, or the name of an error."""
-    return where.run(PYTHON, "-ISc", CLIENT, kind, address, str(port), str(own)).stdout.strip()
-
-
-@pytest.fixture
-def outside(stack: Stack, netns: Callable[[], Netns]) -> Iterator[Netns]:
-    """Another machine, by a wire to the host."""
-    namespace = netns()
-    device = f"{stack.prefix}out"
-    stack.host.run("ip", "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", namespace.name)
-    for where, name, address, address6 in (
-        (stack.host, device, HOST, HOST6),
-        (namespace, "eth0", OUTSIDE, OUTSIDE6),
-    ):
-        where.run("ip", "address", "add", f"{address}/24", "dev", name)
-        where.run("ip", "address", "add", f"{address6}/64", "dev", name, "nodad")
-        where.run("ip", "link", "set", name, "up")
-    yield namespace
-    stack.host.run("ip", "link", "delete", device)
 
 
 @pytest.fixture
