@@ -2,6 +2,7 @@
 # Installs and starts what is missing, runs a benchmark, stops what it started:
 #   bench.sh cni [--count N] [--endpoints N] [--json]
 #   bench.sh ipam [--count N] [--json]
+#   bench.sh docker [--count N] [--containers N] [--json]
 # Standard output is the benchmark's alone; everything else goes to standard error.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

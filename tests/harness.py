@@ -448,9 +448,12 @@ class Stack(Daemon):
 
 
 class Dockerd(Daemon):
-    """A dockerd without bridge and rules of its own, the busybox image in it. `docker` is the system's client."""
+    """A dockerd without bridge and rules of its own, the busybox image in it. `docker` is the system's client.
 
-    def __init__(self, host: Netns, token: str, directory: Path) -> None:
+    `flags` are added to its command line, where the last one of a kind counts; `settings` are those of its file.
+    """
+
+    def __init__(self, host: Netns, token: str, directory: Path, *flags: str, **settings: Any) -> None:
         self.socket = directory / "docker.sock"
         self._cgroup = f"ovsnet-{token}"
         self._settings = directory / "daemon.json"
@@ -466,12 +469,14 @@ class Dockerd(Daemon):
             "--default-ulimit=nofile=1024:1024",
             "--exec-opt=native.cgroupdriver=cgroupfs",
             f"--cgroup-parent=/{self._cgroup}",
+            *flags,
         )
+        self.settings = settings
         super().__init__(host, "dockerd", directory, argv, deadline=60)
 
     def launch(self) -> None:
         """Starts it; it serves a moment later."""
-        self._settings.write_text("{}")  # or it reads the machine's
+        self._settings.write_text(json.dumps(self.settings))  # or it reads the machine's
         super().launch()
 
     def start(self) -> None:
