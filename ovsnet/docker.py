@@ -19,7 +19,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from .controller import AVOID, Controller, draft_pool
-from .errors import AddressInUse, EndpointNotFound, InvalidRequest, NetworkNotFound, PoolOverlap, PortInUse
+from .errors import AddressInUse, EndpointNotFound, InvalidRequest, LinkExists, NetworkNotFound, PoolOverlap, PortInUse
 from .model import (
     DEFAULT_SPACE,
     AddressRange,
@@ -358,11 +358,21 @@ class DockerDriver:
             )
             endpoint = self._store.attach(draft, [one.ip for one in addresses if one.version in families], adopt=True)
             undo.callback(self._store.detach, endpoint.uuid, leave_to=requester)
-            self._controller.links.plug_host(port, endpoint.link, endpoint.mac, endpoint.mtu)
+            self._plug(endpoint)
             undo.pop_all()
         self._controller.switch.claim_port(port, endpoint.uuid)
         self._controller.ports.replenish()
         return endpoint
+
+    def _plug(self, endpoint: Endpoint) -> None:
+        """The link that Join will name. One that an endpoint of the same id has left, whose port is about to go, makes way."""
+        links = self._controller.links
+        try:
+            links.plug_host(endpoint.port, endpoint.link, endpoint.mac, endpoint.mtu)
+        except LinkExists:
+            if not links.unplug_host(endpoint.link):
+                raise
+            links.plug_host(endpoint.port, endpoint.link, endpoint.mac, endpoint.mtu)
 
     def join(self, network_id: str, endpoint_id: str, sandbox_key: str, options: Mapping[str, Any]) -> JoinResult:
         """Join: which link Docker moves into the sandbox, and the gateways there."""
@@ -390,13 +400,16 @@ class DockerDriver:
             self._store.set_endpoint(endpoint.uuid, sandbox="")
 
     def delete_endpoint(self, network_id: str, endpoint_id: str) -> None:
-        """DeleteEndpoint: link and port go; the addresses wait for Docker's ReleaseAddress. Missing is success."""
+        """DeleteEndpoint: link and port go; the addresses wait for Docker's ReleaseAddress. Missing is success.
+
+        The link goes with its port, behind the answer: deleting it here would take 15 to 20 ms under RTNL.
+        """
         network = self._store.docker_network(network_id)
         endpoint = network and self._store.find_endpoint(endpoint_key(network.uuid, endpoint_id, ""))
         if not endpoint:
             return
+        self._controller.links.silence(endpoint.port)
         self._unpublish(endpoint)
-        self._controller.links.unplug_host(endpoint.link)
         self._controller.ports.discard(endpoint.port)
         self._store.detach(endpoint.uuid, leave_to=endpoint.labels.get(REQUESTER, ""))
 
