@@ -274,15 +274,16 @@ class Links:
             else:
                 _disable_ipv6(device)
             present = [m.read_address(body)[1] for body in host.dump(m.dump_addresses(index))]
-            stale = [address for address in present if address not in addresses and not _link_local(address)]
-            host.batch(
-                [
-                    m.set_link(index, "set MAC, MTU and up", flags=m.IFF_UP, change=m.IFF_UP, mac=mac, mtu=mtu),
-                    # First those that go: IPv4 addresses of one subnet go with its first, the wanted are added after.
-                    *(m.del_address(index, address) for address in stale),
-                    *(m.new_address(index, address) for address in addresses),
-                ]
-            )
+            # First those that go: IPv4 addresses of one subnet go with its first, the wanted are added after.
+            changes = [m.del_address(index, one) for one in present if one not in addresses and not _link_local(one)]
+            info = _read(self._host, host, [], None, index=index)
+            if info is None or (info.mac, info.mtu, info.up) != (mac, mtu, True):
+                # Only then: the kernel forgets all neighbours of a device that is given a MAC, also its own.
+                what = "set MAC, MTU and up"
+                changes.insert(0, m.set_link(index, what, flags=m.IFF_UP, change=m.IFF_UP, mac=mac, mtu=mtu))
+            if changes or any(one not in present for one in addresses):
+                changes += [m.new_address(index, one) for one in addresses]
+                host.batch(changes)
 
     def link(self, name: str, netns: Netns | None = None) -> LinkInfo | None:
         """The device of that name on the host, or in `netns`; None if there is none."""

@@ -272,7 +272,7 @@ def test_cni_plugins_come_and_go(tmp_path: Path) -> None:
     plugins = [str(bin_dir / name) for name in PROGRAMS]
     result = CliRunner().invoke(cli, ["cni", "install", *where, "--socket", "/run/elsewhere.sock"])
     assert (result.exit_code, result.stdout.split()) == (0, plugins)
-    assert "/run/cni.sock" in (bin_dir / "ovsnet").read_text(encoding="utf-8")
+    assert b"/run/cni.sock" in (bin_dir / "ovsnet").read_bytes()
     assert json.loads(CliRunner().invoke(cli, ["cni", "uninstall", *where, "-o", "json"]).stdout) == plugins
     assert list(bin_dir.iterdir()) == []
     (bin_dir / "ovsnet").write_text("somebody else's", encoding="utf-8")
@@ -325,7 +325,7 @@ def test_what_runtimes_will_find(tmp_path: Path) -> None:
         # As seen from a container: where its runtimes find the socket is another path.
         there = ("--host-socket", "/run/there/cni.sock")
         assert invoke("install", "--bin-dir", str(bin_dir), *there).exit_code == 0
-        assert "/run/there/cni.sock" in (bin_dir / "ovsnet-ipam").read_text()
+        assert b"/run/there/cni.sock" in (bin_dir / "ovsnet-ipam").read_bytes()
         assert "another socket" in found()["ovsnet"]
         assert "is missing" not in invoke("status", "--bin-dir", str(bin_dir), *there).stdout
         (bin_dir / "ovsnet").chmod(0o644)
