@@ -16,6 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from ovsnet.errors import InvalidRequest
 from ovsnet.model import (
+    MAX_RATE,
     MAX_TAG,
     Bandwidth,
     IPAddress,
@@ -32,7 +33,6 @@ from .errors import INVALID_CONFIG, CniError
 JSON = dict[str, Any]
 
 IPAM_TYPE: Final = "ovsnet-ipam"
-MAX_RATE: Final = 10**12  # bits per second, or bits: more than any device has
 
 
 def _text(value: Any) -> str:

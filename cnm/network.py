@@ -53,13 +53,11 @@ class NetworkDriver:
 
     def routes(self) -> tuple[Route[Any], ...]:
         """The route table."""
-        gateway_check = GatewayCheck(SkipIPv4=False, SkipIPv6=False)
         return (
             Route("/NetworkDriver.GetCapabilities", Nothing, always(self._capabilities)),
-            # Docker reserves the gateway from the pool like any other address: IPAM is ours, it has to know.
-            Route("/NetworkDriver.GwAllocCheck", GatewayCheckRequest, always(gateway_check)),
-            # A swarm manager's part. There is nothing to allocate for the whole cluster ahead of CreateNetwork.
-            Route("/NetworkDriver.AllocateNetwork", AllocateNetworkRequest, always(Allocation(Options={}))),
+            Route("/NetworkDriver.GwAllocCheck", GatewayCheckRequest, self.gateway_check),
+            Route("/NetworkDriver.AllocateNetwork", AllocateNetworkRequest, self.allocate_network),
+            # What AllocateNetwork has allocated: nothing.
             Route("/NetworkDriver.FreeNetwork", NetworkRequest, always(DONE)),
             Route("/NetworkDriver.CreateNetwork", CreateNetworkRequest, self.create_network),
             Route("/NetworkDriver.DeleteNetwork", NetworkRequest, self.delete_network),
@@ -74,6 +72,15 @@ class NetworkDriver:
             Route("/NetworkDriver.DiscoverNew", DiscoveryRequest, always(DONE)),
             Route("/NetworkDriver.DiscoverDelete", DiscoveryRequest, always(DONE)),
         )
+
+    def gateway_check(self, request: GatewayCheckRequest) -> Response:
+        """GwAllocCheck: Docker is to reserve the gateway from the pool like any other address, unless the user says which."""
+        skip4, skip6 = self._driver.skip_gateway(request.Options)
+        return GatewayCheck(SkipIPv4=skip4, SkipIPv6=skip6)
+
+    def allocate_network(self, request: AllocateNetworkRequest) -> Response:
+        """AllocateNetwork: a swarm manager's part."""
+        return Allocation(Options=self._driver.allocate_network(request.Options))
 
     def create_network(self, request: CreateNetworkRequest) -> Response:
         """CreateNetwork: a network on pools that IPAM has given out before."""

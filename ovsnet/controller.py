@@ -229,7 +229,7 @@ class Controller:
             tag=0 if spec.tag is None else check_tag(spec.tag),
             mtu=mtu,
             pools=(),
-            gateways=() if spec.internal else gateways,
+            gateways=() if spec.internal or spec.no_gateways else gateways,
             internal=spec.internal,
             origin=spec.origin,
             docker_ids=frozenset({spec.docker_id} if spec.docker_id else ()),
@@ -263,9 +263,14 @@ class Controller:
     def delete_network(self, ref: str) -> None:
         """Remove a network without endpoints, and the pools made with it; NetworkNotFound, InUse."""
         network = self.store.network(ref)
+        pools = self.store.pools_of(network)
         with self._locks.hold(f"bridge {network.bridge}", self.settings.deadline):
             # The store decides, for it knows of endpoints on all hosts; the port of a deleted network is found by recover().
             self.store.delete_network(network.uuid, self._pools_going_with(network))
+            for pool in pools:  # of those that stay
+                for gateway in network.gateways:
+                    if gateway.ip in pool.subnet and gateway.ip != pool.gateway:
+                        self.store.release(pool, gateway.ip, {OwnerKind.GATEWAY})
             self._here.discard(network.uuid)
             self.ports.forget(network.uuid)
             self.show_gateway_route(network)  # or the rule of a hidden one would stay
@@ -372,7 +377,7 @@ class Controller:
             finally:
                 self._leaving.discard(endpoint.uuid)
 
-    def _limit(self, endpoint: Endpoint) -> None:
+    def limit(self, endpoint: Endpoint) -> None:
         """Put the endpoint's limits in place; the switch's go with the port."""
         limits = endpoint.bandwidth
         if limits.egress_rate:
@@ -380,7 +385,8 @@ class Controller:
         if limits.ingress_rate:
             self.limits.set(endpoint.port, limits.ingress_rate, limits.ingress_burst)
 
-    def _unlimit(self, endpoint: Endpoint) -> None:
+    def unlimit(self, endpoint: Endpoint) -> None:
+        """Limit its port no more, as far as the limit is not the switch's."""
         if endpoint.bandwidth.ingress_rate:
             self.limits.remove([endpoint.port])
 
@@ -563,8 +569,8 @@ class Controller:
                 endpoint = self._unanswered(write.result(), draft, network, request, undo)
                 plug.adjust(request.sysctls, promiscuous=request.promiscuous)
                 if endpoint.bandwidth:
-                    undo.callback(self._unlimit, endpoint)
-                    self._limit(endpoint)
+                    undo.callback(self.unlimit, endpoint)
+                    self.limit(endpoint)
                 plug.finish(endpoint.mac, endpoint.addresses, self._routes(network, request))
                 if endpoint.published:
                     self._publish(endpoint)
@@ -635,10 +641,10 @@ class Controller:
             endpoint = self.store.set_endpoint(endpoint.uuid, port=port, sandbox=request.netns)
             self.ports.claim(port, endpoint.uuid)
             self.links.silence(old.port)
-            self._unlimit(old)
+            self.unlimit(old)
             self._unplug(old, old.sandbox)
         if endpoint.bandwidth:
-            self._limit(endpoint)
+            self.limit(endpoint)
         self._plug(endpoint, network, request, netns)
         if endpoint.published:
             self.load_rules()
@@ -714,7 +720,7 @@ class Controller:
         released = self.store.detach_soon(endpoint.uuid, by=by.value)
         try:
             if endpoint.node == self.settings.node:
-                self._unlimit(endpoint)
+                self.unlimit(endpoint)
             self._unplug(endpoint, sandbox)
         finally:
             released.result()

@@ -15,10 +15,11 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from typing import Any
 
+from . import docker_options
 from .controller import AVOID, Controller, draft_pool
+from .docker_options import check_keys
 from .errors import AddressInUse, EndpointNotFound, InvalidRequest, LinkExists, NetworkNotFound, PoolOverlap, PortInUse
 from .model import (
     DEFAULT_SPACE,
@@ -39,12 +40,12 @@ from .model import (
     Route,
     endpoint_key,
 )
-from .names import check_mac
 from .nat import first_free
 
 LOG = logging.getLogger(__name__)
 
 SPACES = (DEFAULT_SPACE, f"{DEFAULT_SPACE}-global")
+STICKY = "ovsnet.name"  # label of an endpoint: the name for which its address is kept
 REQUESTER = (
     "ovsnet.docker-requester"  # label of an endpoint: the dockerd that made it, or that replayed its address last
 )
@@ -59,11 +60,26 @@ NETWORK_OPTIONS = {
     "ovsnet.name": "name of the new network in ovsnet (Docker does not tell its own)",
     "ovsnet.bridge": "Open vSwitch bridge",
     "ovsnet.vlan": "VLAN tag, 0 to 4094",
+    "ovsnet.vlan.trunk": "VLANs that containers get tagged, as 10,20-29",
     "ovsnet.mtu": "MTU in bytes",
+    "ovsnet.gateway": "gateway on the host instead of Docker's, or none",
+    "com.docker.network.bridge.name": "Open vSwitch bridge",
+    "com.docker.network.container_iface_prefix": "what interfaces are called in containers, before their number",
     "com.docker.network.driver.mtu": "MTU in bytes",
     _MASQUERADE: "whether what leaves the network gets the host's address",
 }
-IPAM_OPTIONS = {"ovsnet.network": "name of the existing network that will be joined"}
+IPAM_OPTIONS = {
+    "ovsnet.network": "name of the existing network that will be joined",
+    "ovsnet.pool": "name of an existing pool, or of one for each family",
+    "ovsnet.ranges": "ranges from which addresses are given",
+    "ovsnet.exclude": "ranges from which none ever is",
+}
+TRUNK = "ovsnet.trunk"  # label of a network: VLANs that its Docker endpoints get tagged, as in the option
+IFACE_PREFIX = "ovsnet.iface-prefix"  # label of a network: what Docker calls its interfaces in containers
+_SYNONYMS = {
+    "com.docker.network.bridge.name": "ovsnet.bridge",
+    "com.docker.network.driver.mtu": "ovsnet.mtu",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +111,8 @@ class DockerDriver:
         self._controller = controller
         self._store = controller.store
         self._deadline = controller.settings.deadline
+        # Addresses reserved for a name that Docker asked for without one: CreateEndpoint has to tell the name.
+        self._owed: dict[tuple[str, IPAddress], str] = {}
 
     # -- IPAM ---------------------------------------------------------------------------------------------------------
 
@@ -102,30 +120,46 @@ class DockerDriver:
         self, space: str, subnet: str, sub_pool: str, options: Mapping[str, str], v6: bool, requester: str
     ) -> tuple[Pool, bool]:
         """RequestPool: the pool, and whether Docker must be told its gateway because the network exists already."""
-        _check_options(options, IPAM_OPTIONS, "--ipam-opt")
+        check_keys(options, IPAM_OPTIONS, "--ipam-opt")
         if space not in SPACES:
             raise InvalidRequest(f"address space {space!r} is not ours", hint=f"use {' or '.join(SPACES)}")
+        existing_one = [key for key in ("ovsnet.network", "ovsnet.pool") if key in options]
+        if existing_one and (len(options) > 1 or sub_pool):
+            others = [*(key for key in options if key != existing_one[0]), *(["--ip-range"] if sub_pool else [])]
+            raise InvalidRequest(
+                f"--ipam-opt {existing_one[0]} names what exists already, and {others[0]} is for a new pool",
+                hint="leave one of the two out",
+            )
         if name := options.get("ovsnet.network"):
             pool = self._joined_pool(name, subnet, v6)
             if not subnet:
                 # Docker compares a pool that it did not name with the host's routes, and the gateway's is one of them.
                 self._controller.hide_gateway_route(self._store.network(name))
             return pool, True
+        if names := options.get("ovsnet.pool"):
+            return self._named_pool(names, subnet, v6, requester), True
+        version = 6 if v6 else 4
+        ranges = docker_options.ranges(options.get("ovsnet.ranges", ""), version)
+        exclusions = docker_options.ranges(options.get("ovsnet.exclude", ""), version)
+        if sub_pool:
+            ranges = tuple(sorted({*ranges, AddressRange.parse(sub_pool)}))
         if not subnet:
-            if sub_pool:
+            if ranges or exclusions:
                 raise InvalidRequest("a range is given without a subnet", hint="add --subnet")
             # Docker keeps what overlaps with a route that we could not see, and asks again: what stands is never carved.
-            return self._controller.carve_pool(6 if v6 else 4, lambda net: _draft(space, net, (), requester)), False
+            return self._controller.carve_pool(version, lambda net: _draft(space, net, (), (), requester)), False
         net = _network(subnet)
         if (net.version == 6) != v6:
             raise InvalidRequest(f"subnet {net} is not of the family asked for", hint="check --ipv6 and --subnet")
-        draft = _draft(space, net, (AddressRange.parse(sub_pool),) if sub_pool else (), requester)
+        draft = _draft(space, net, ranges, exclusions, requester)
         existing = next(
             (one.pool for one in self._store.pools() if (one.pool.space, one.pool.subnet) == (space, net)), None
         )
         if existing is None:
             return self._store.create_pool(draft), False
-        if existing.ranges != draft.ranges:
+        # The ranges of a pool in use may have been changed since (`ovsnet pool set`), and Docker repeats what it once asked.
+        changed = (existing.ranges, existing.exclusions) != (draft.ranges, draft.exclusions)
+        if changed and not self._store.networks_of(existing):
             raise PoolOverlap(f"pool {existing.name} has subnet {net} with other ranges", hint="choose another subnet")
         self._check_replay(existing, requester)
         self._store.set_pool_requester(existing.uuid, requester)
@@ -152,6 +186,30 @@ class DockerDriver:
             )
         return pool
 
+    def _named_pool(self, names: str, subnet: str, v6: bool, requester: str) -> Pool:
+        """The pool of `--ipam-opt ovsnet.pool=NAME`, which one network at a time takes addresses from."""
+        pools = [self._store.pool(name.strip()) for name in names.split(",")]
+        pool = next((one for one in pools if (one.subnet.version == 6) == v6), None)
+        if pool is None:
+            family = "IPv6" if v6 else "IPv4"
+            raise InvalidRequest(
+                f"pool {names} has no {family} addresses", hint=f"name one of each family, or create without {family}"
+            )
+        if subnet and _network(subnet) != pool.subnet:
+            raise InvalidRequest(
+                f"pool {pool.name} has subnet {pool.subnet}, not {subnet}", hint="leave --subnet out, or correct it"
+            )
+        users = self._store.networks_of(pool)
+        # A replay names the subnet that Docker was told. Without one, an answer that overlaps the gateway's route would be
+        # refused and asked for again for ever.
+        if users and (not subnet or pool.requested_by == requester != ""):
+            raise PoolOverlap(
+                f"pool {pool.name} is in use by network {users[0].name}",
+                hint=f"join that with --ipam-opt ovsnet.network={users[0].name} and -o ovsnet.network={users[0].name}",
+            )
+        self._store.set_pool_requester(pool.uuid, requester)
+        return pool
+
     def release_pool(self, pool_id: str) -> None:
         """ReleasePool. A pool that a network still uses stays: Docker releases it once per network that joined."""
         pool = self._find_pool(pool_id)
@@ -167,11 +225,16 @@ class DockerDriver:
         """RequestAddress: an address with the pool's prefix length."""
         pool = self._store.pool(pool_id)
         wanted = _address(address) if address else None
-        if options.get("RequestAddressType") == _GATEWAY_TYPE:
+        an_operators = pool.origin is not Origin.DOCKER and pool.gateway is None  # and it is to stay without a gateway
+        if options.get("RequestAddressType") == _GATEWAY_TYPE and not an_operators:
             return pool.interface(self._store.allocate_gateway(pool, wanted))
         if wanted is not None and self._is_replay(pool, wanted, requester):
             return pool.interface(wanted)
         names = [options[_ENDPOINT_NAME]] if _ENDPOINT_NAME in options else []
+        reserved_for = next((name for name, kept in pool.reservations.items() if kept == wanted), None)
+        if wanted is not None and reserved_for is not None and reserved_for not in names:
+            self._owed[pool.uuid, wanted] = reserved_for
+            names = [reserved_for]
         return pool.interface(self._allocate_unanswered(pool, wanted, names, requester))
 
     def _allocate_unanswered(
@@ -214,6 +277,8 @@ class DockerDriver:
             ):
                 self._store.set_endpoint(endpoint.uuid, labels={**endpoint.labels, REQUESTER: requester})
                 return True
+        elif owner.kind is OwnerKind.RESERVED:
+            return False
         raise AddressInUse(f"address {address} is in use by {owner}", hint="ask for another one, or for none")
 
     def release_address(self, pool_id: str, address: str) -> None:
@@ -222,6 +287,7 @@ class DockerDriver:
         if pool is None:
             return
         value = _address(address)
+        self._owed.pop((pool.uuid, value), None)
         gateways = {one.ip for network in self._store.networks_of(pool) for one in network.gateways}
         kinds = {OwnerKind.DOCKER} if value in gateways or pool.origin is not Origin.DOCKER else _RELEASABLE
         if not self._store.release(pool, value, kinds):
@@ -232,14 +298,29 @@ class DockerDriver:
 
     # -- networks -----------------------------------------------------------------------------------------------------
 
+    def skip_gateway(self, options: Mapping[str, Any]) -> tuple[bool, bool]:
+        """GwAllocCheck: whether Docker shall not ask for an IPv4, and for an IPv6 gateway, since the user has said what it is."""
+        given = _network_options(options)
+        if "ovsnet.gateway" not in given:
+            return False, False
+        versions = {one.version for one in docker_options.gateways(given["ovsnet.gateway"])} or {4, 6}
+        return 4 in versions, 6 in versions
+
+    def allocate_network(self, options: Mapping[str, str]) -> Mapping[str, str]:
+        """AllocateNetwork: the options that the nodes' CreateNetwork will bring, which a swarm's manager checks here.
+
+        There is nothing to allocate for the cluster ahead of CreateNetwork: the nodes share networks by the state database.
+        """
+        _network_options({_GENERIC: options})
+        return options
+
     def create_network(
         self, network_id: str, options: Mapping[str, Any], ipv4: Sequence[IpamData], ipv6: Sequence[IpamData]
     ) -> None:
         """CreateNetwork: a new network, or one more name of an existing one (`-o ovsnet.network=NAME`)."""
         if self._store.docker_network(network_id) is not None:
             return
-        given = {str(key): str(value) for key, value in (options.get(_GENERIC) or {}).items()}
-        _check_options(given, NETWORK_OPTIONS, "-o")
+        given = _network_options(options)
         pools: list[Pool] = []
         foreign: list[IPInterface] = []  # gateways of pools that another IPAM driver keeps
         for data in [*ipv4, *ipv6]:
@@ -260,20 +341,57 @@ class DockerDriver:
                 )
         gateways = [_interface(data.gateway) for data in [*ipv4, *ipv6] if data.gateway]
         internal = bool(options.get("com.docker.network.internal"))
-        self._controller.create_network(
-            NetworkSpec(
-                name=given.get("ovsnet.name") or f"docker-{network_id[:12]}",
-                bridge=given.get("ovsnet.bridge", ""),
-                tag=_number(given, "ovsnet.vlan"),
-                mtu=_number(given, "ovsnet.mtu") or _number(given, "com.docker.network.driver.mtu"),
-                pools=tuple(one.uuid for one in pools),
-                gateways=tuple(gateways),
-                internal=internal,
-                masquerade=not internal and bool(gateways) and _flag(given, _MASQUERADE, default=True),
-                origin=Origin.DOCKER,
-                docker_id=network_id,
+        masquerade = _flag(given, _MASQUERADE, default=True)
+        name = given.get("ovsnet.name") or f"docker-{network_id[:12]}"
+        with ExitStack() as undo:
+            if "ovsnet.gateway" in given:
+                subnets = [_network(data.pool) for data in [*ipv4, *ipv6]]
+                gateways = self._own_gateways(given["ovsnet.gateway"], gateways, subnets, pools, name, undo)
+            self._controller.create_network(
+                NetworkSpec(
+                    name=name,
+                    bridge=given.get("ovsnet.bridge", ""),
+                    tag=_number(given, "ovsnet.vlan"),
+                    mtu=_number(given, "ovsnet.mtu"),
+                    pools=tuple(one.uuid for one in pools),
+                    gateways=tuple(gateways),
+                    no_gateways=given.get("ovsnet.gateway") == "none",
+                    internal=internal,
+                    masquerade=not internal and bool(gateways) and masquerade,
+                    origin=Origin.DOCKER,
+                    docker_id=network_id,
+                    labels=_network_labels(given),
+                )
             )
-        )
+            undo.pop_all()
+
+    def _own_gateways(
+        self,
+        wanted: str,
+        told: Sequence[IPInterface],
+        subnets: Sequence[IPNetwork],
+        pools: Sequence[Pool],
+        name: str,
+        undo: ExitStack,
+    ) -> list[IPInterface]:
+        """The gateways of `-o ovsnet.gateway`, leased; Docker's of the families that it does not name.
+
+        Docker's own stay leased beside ours, for Docker tells its users that they are gateways.
+        """
+        addresses = docker_options.gateways(wanted)
+        if not addresses:
+            return []
+        found = [docker_options.gateway_interface(one, subnets) for one in addresses]
+        for one in found:
+            pool = next((pool for pool in pools if one.ip in pool.subnet), None)
+            if pool is None or pool.gateway == one.ip:
+                continue
+            if pool.gateway is None and pool.origin is Origin.DOCKER:
+                self._store.allocate_gateway(pool, one.ip)
+            else:
+                self._store.allocate(pool, LeaseOwner(OwnerKind.GATEWAY, f"{pool.name}/{name}"), one.ip)
+            undo.callback(self._store.release, pool, one.ip, {OwnerKind.GATEWAY})
+        return [*found, *(one for one in told if one.version not in {own.version for own in found})]
 
     def _join_network(self, name: str, network_id: str, given: Mapping[str, str], pools: Sequence[Pool]) -> None:
         network = self._store.network(name)
@@ -282,15 +400,27 @@ class DockerDriver:
                 f"the addresses are not those of network {name}",
                 hint=f"use --ipam-driver ovsnet with --ipam-opt ovsnet.network={name}, or leave out -o ovsnet.network",
             )
+        if "ovsnet.gateway" in given:
+            present = {str(one.ip) for one in network.gateways} or {"none"}
+            if {part.strip() for part in given["ovsnet.gateway"].split(",")} != present:
+                raise InvalidRequest(
+                    f"network {name} has gateway {', '.join(sorted(present))}, not {given['ovsnet.gateway']}",
+                    hint="leave it out",
+                )
+        labels = _network_labels(given)
         wishes = (
             ("ovsnet.bridge", network.bridge),
             ("ovsnet.vlan", str(network.tag)),
+            ("ovsnet.vlan.trunk", network.labels.get(TRUNK, "")),
             ("ovsnet.mtu", str(network.mtu)),
-            ("com.docker.network.driver.mtu", str(network.mtu)),
+            ("com.docker.network.container_iface_prefix", network.labels.get(IFACE_PREFIX, "eth")),
         )
         for option, have in wishes:
-            if given.get(option, have) != have:
-                raise InvalidRequest(f"network {name} has {option} {have}, not {given[option]}", hint="leave it out")
+            wanted = labels[TRUNK] if option == "ovsnet.vlan.trunk" and TRUNK in labels else given.get(option, have)
+            if wanted != have:
+                raise InvalidRequest(
+                    f"network {name} has {option} {have or 'none'}, not {given[option]}", hint="leave it out"
+                )
         self._store.set_docker_ids(network.uuid, add=[network_id])
         self._controller.show_gateway_route(network)
 
@@ -328,18 +458,27 @@ class DockerDriver:
         requester: str,
     ) -> Endpoint:
         """CreateEndpoint: the endpoint with its switch port, and the link that Join will name."""
-        del options
+        given = docker_options.endpoint_options(options)
+        limits = docker_options.bandwidth(given)
+        mac = docker_options.mac(given, mac)
+        name = docker_options.sticky_name(given)
         network = self._network(network_id)
         key = endpoint_key(network.uuid, endpoint_id, "")
         found = self._store.find_endpoint(key)
         if found is not None:
+            if found.bandwidth:
+                self._controller.limit(found)  # the first call may have died before it
             return found
+        trunk = docker_options.tags(network.labels[TRUNK]) if network.labels.get(TRUNK) else ()
         addresses = tuple(_interface(one) for one in (address, address6) if one)
+        self._check_reservations(network, addresses, name)
         families = {one.subnet.version for one in self._store.pools_of(network)}
         self._controller.ensure_here(network)
-        port = self._controller.ports.take(network)
+        port = self._controller.ports.take(network, trunk)
         with ExitStack() as undo:
             undo.callback(self._controller.ports.discard, port)
+            if name:
+                self._keep(network, addresses, name, undo)
             draft = Endpoint(
                 uuid="",
                 network=network.uuid,
@@ -350,15 +489,20 @@ class DockerDriver:
                 node=self._controller.settings.node,
                 sandbox="",
                 addresses=addresses,
-                mac=check_mac(mac) if mac else "",
+                mac=mac,
                 mtu=network.mtu,
                 port=port,
                 link=self._controller.names.docker_link(endpoint_id),
-                labels={REQUESTER: requester},
+                labels={REQUESTER: requester, **({STICKY: name} if name else {})},
+                bandwidth=limits,
+                trunk=trunk,
             )
             endpoint = self._store.attach(draft, [one.ip for one in addresses if one.version in families], adopt=True)
             undo.callback(self._store.detach, endpoint.uuid, leave_to=requester)
             self._plug(endpoint)
+            if endpoint.bandwidth:
+                undo.callback(self._controller.unlimit, endpoint)
+                self._controller.limit(endpoint)
             undo.pop_all()
         self._controller.switch.claim_port(port, endpoint.uuid)
         self._controller.ports.replenish()
@@ -374,6 +518,33 @@ class DockerDriver:
                 raise
             links.plug_host(endpoint.port, endpoint.link, endpoint.mac, endpoint.mtu)
 
+    def _check_reservations(self, network: Network, addresses: Sequence[IPInterface], name: str) -> None:
+        """InvalidRequest where the address and the endpoint's name do not fit: it is too late to give another address."""
+        for pool in self._store.pools_of(network):
+            given = next((one.ip for one in addresses if one.version == pool.subnet.version), None)
+            kept = pool.reservations.get(name)
+            if kept is not None and given is not None and kept != given:
+                flag = "--ip" if kept.version == 4 else "--ip6"
+                raise InvalidRequest(
+                    f"{kept} is kept for {name}, and Docker has chosen {given} before it told the name",
+                    hint=f"add {flag} {kept}",
+                )
+            owed = self._owed.get((pool.uuid, given)) if given is not None else None
+            if owed is not None and owed != name:
+                raise AddressInUse(
+                    f"{given} is kept for {owed}", hint=f"add --driver-opt ovsnet.name={owed}, or take another address"
+                )
+            if given is not None:
+                self._owed.pop((pool.uuid, given), None)
+
+    def _keep(self, network: Network, addresses: Sequence[IPInterface], name: str, undo: ExitStack) -> None:
+        """Reserve the addresses that Docker was given for `name`."""
+        for pool in self._store.pools_of(network):
+            for one in addresses:
+                if one.version == pool.subnet.version and name not in pool.reservations:
+                    self._store.reserve(pool, name, one.ip, adopt=True)
+                    undo.callback(self._store.unreserve, pool, name)
+
     def join(self, network_id: str, endpoint_id: str, sandbox_key: str, options: Mapping[str, Any]) -> JoinResult:
         """Join: which link Docker moves into the sandbox, and the gateways there."""
         del options
@@ -384,11 +555,11 @@ class DockerDriver:
         gateways = {one.version: one.ip for one in network.gateways}
         return JoinResult(
             link=endpoint.link,
-            prefix="eth",
+            prefix=network.labels.get(IFACE_PREFIX, "eth"),
             gateway=gateways.get(4),
             gateway6=gateways.get(6),
             routes=(),
-            disable_gateway_service=network.internal,
+            disable_gateway_service=network.internal or not gateways,
         )
 
     def leave(self, network_id: str, endpoint_id: str) -> None:
@@ -410,6 +581,7 @@ class DockerDriver:
             return
         self._controller.links.silence(endpoint.port)
         self._unpublish(endpoint)
+        self._controller.unlimit(endpoint)
         self._controller.ports.discard(endpoint.port)
         self._store.detach(endpoint.uuid, leave_to=endpoint.labels.get(REQUESTER, ""))
 
@@ -473,19 +645,45 @@ class DockerDriver:
 _RELEASABLE = {OwnerKind.DOCKER, OwnerKind.GATEWAY}
 
 
-def _draft(space: str, subnet: IPNetwork, ranges: tuple[AddressRange, ...], requester: str) -> Pool:
+def _draft(
+    space: str,
+    subnet: IPNetwork,
+    ranges: tuple[AddressRange, ...],
+    exclusions: tuple[AddressRange, ...],
+    requester: str,
+) -> Pool:
     """The pool that Docker asks for; its gateway comes by RequestAddress."""
-    spec = PoolSpec(subnet, space=space, ranges=ranges, no_gateway=True, origin=Origin.DOCKER)
+    spec = PoolSpec(subnet, space=space, ranges=ranges, exclusions=exclusions, no_gateway=True, origin=Origin.DOCKER)
     name = f"docker-{space}-{subnet}".translate(str.maketrans("/:", "--"))
     return replace(draft_pool(spec, name), requested_by=requester)
 
 
-def _check_options(given: Mapping[str, str], known: Mapping[str, str], flag: str) -> None:
-    for key in given:
-        if key not in known:
-            close = get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-            raise InvalidRequest(f"{flag} {key} is not known", hint=hint)
+def _network_options(options: Mapping[str, Any]) -> dict[str, str]:
+    """What the user gave with `-o`, under our own keys; InvalidRequest for what is not known, contradicts or cannot be kept."""
+    generic = options.get(_GENERIC) or {}
+    if not isinstance(generic, Mapping):
+        raise InvalidRequest(f"{_GENERIC} is not an object", hint="send the body as Docker's protocol has it")
+    texts = {str(key): str(value) for key, value in generic.items()}
+    check_keys(texts, (*NETWORK_OPTIONS, *docker_options.carried_over()), "-o")
+    given: dict[str, str] = {}
+    for key, value in docker_options.check_carried_over(texts).items():
+        ours = _SYNONYMS.get(key, key)
+        if given.setdefault(ours, value) != value:
+            raise InvalidRequest(f"-o {key} differs from what its other name says", hint="leave one of the two out")
+    _network_labels(given)
+    if "ovsnet.gateway" in given:
+        docker_options.gateways(given["ovsnet.gateway"])
+    return given
+
+
+def _network_labels(given: Mapping[str, str]) -> dict[str, str]:
+    """The labels that keep what is for the network's Docker endpoints, in their one form; InvalidRequest."""
+    labels = {}
+    if "ovsnet.vlan.trunk" in given:
+        labels[TRUNK] = docker_options.write_tags(docker_options.tags(given["ovsnet.vlan.trunk"]))
+    if prefix := given.get("com.docker.network.container_iface_prefix"):
+        labels[IFACE_PREFIX] = docker_options.link_prefix(prefix)
+    return labels
 
 
 def _number(options: Mapping[str, str], key: str) -> int | None:

@@ -24,6 +24,7 @@ MIN_MTU = 68  # RFC 791; with IPv6 it is 1280 (RFC 8200, section 5)
 MIN_MTU_IPV6 = 1280
 MAX_MTU = 65535
 MAX_TAG = 4094  # IEEE 802.1Q; 0 means untagged
+MAX_RATE = 10**12  # bits per second, or bits: more than any device has
 
 DEFAULT_SPACE = "ovsnet"
 
@@ -328,7 +329,7 @@ class NetworkSpec:
     """What a caller asks of a new network.
 
     `pools` are names (or ids) of existing pools, `subnets` pools to be made with it; at most one pool per family in all.
-    `gateways` are set only where addresses come from a foreign IPAM and no pool of ours exists.
+    `gateways` are set where they are not the pools' own, and `no_gateways` says that there shall be none on the host.
     `tag` None lets ovsnet choose a free one; `bridge` and `mtu` empty/None take the settings' default. `masquerade` gives what
     leaves the network by another device the host's address; None means no, and no opinion on a network that exists.
     """
@@ -340,6 +341,7 @@ class NetworkSpec:
     pools: tuple[str, ...] = ()
     subnets: tuple[PoolSpec, ...] = ()
     gateways: tuple[IPInterface, ...] = ()
+    no_gateways: bool = False
     internal: bool = False
     origin: Origin = Origin.API
     docker_id: str = ""

@@ -31,7 +31,18 @@ from ..errors import (
 )
 from ..ipam import PoolBlocks, default_gateway
 from ..ipam.pools import check_assignable
-from ..model import AddressRange, Endpoint, IPAddress, LeaseOwner, Network, OwnerKind, Pool, PublishedPort, endpoint_key
+from ..model import (
+    AddressRange,
+    Endpoint,
+    IPAddress,
+    LeaseOwner,
+    Network,
+    Origin,
+    OwnerKind,
+    Pool,
+    PublishedPort,
+    endpoint_key,
+)
 from ..ovsdb import Command, Transaction
 from . import rows
 from .view import View
@@ -322,11 +333,14 @@ class DeletePool(StoreCommand):
         if users:
             raise InUse(f"pool {pool.name} is used by network {', '.join(users)}", hint="remove the network first")
         blocks = self.view.blocks[self.uuid]
+        moot = self.moot
+        if self.without and pool.origin is Origin.DOCKER:
+            moot = moot | {OwnerKind.RESERVED}  # Docker forgets the network whatever we say, and its names with it
         held = [
             (address, owner)
             for block in blocks.blocks.values()
             for address, owner in block.leases.items()
-            if LeaseOwner.parse(owner).kind not in self.moot
+            if LeaseOwner.parse(owner).kind not in moot
         ]
         if held:
             first = rows.address(held[0][0], ipv6=pool.subnet.version == 6)

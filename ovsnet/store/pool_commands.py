@@ -111,10 +111,14 @@ def _contains(new: Pool, old: Pool) -> bool:
 
 
 class Reserve(StoreCommand):
-    """Keep an address for a name: the one asked for, or the next free. The same again is success; `result` is the address."""
+    """Keep an address for a name: the one asked for, or the next free. The same again is success; `result` is the address.
 
-    def __init__(self, api: Any, pool: str, name: str, address: IPAddress | None) -> None:
+    `adopt` keeps one that Docker has been given as well: Docker keeps it until it goes.
+    """
+
+    def __init__(self, api: Any, pool: str, name: str, address: IPAddress | None, *, adopt: bool = False) -> None:
         super().__init__(api)
+        self.adopt = adopt
         self.pool = pool
         self.name = name
         self.address = address
@@ -136,13 +140,20 @@ class Reserve(StoreCommand):
             raise AddressInUse(
                 f"{self.address} is reserved for somebody else in pool {pool.name}", hint="ask for another"
             )
-        owner = str(LeaseOwner(OwnerKind.RESERVED, self.name))
-        plan = self.plan_lease(txn, pool, owner, self.address)
-        self.write_lease(txn, plan, owner)
-        self.result = rows.address(plan.address, ipv6=plan.ipv6)
+        if self.address is not None and self.adopt and self._docker_has(int(self.address)):
+            self.result = self.address
+        else:
+            owner = str(LeaseOwner(OwnerKind.RESERVED, self.name))
+            plan = self.plan_lease(txn, pool, owner, self.address)
+            self.write_lease(txn, plan, owner)
+            self.result = rows.address(plan.address, ipv6=plan.ipv6)
         row = self.row("Pool", self.pool)
         row.verify("reservations")
         row.setkey("reservations", self.name, str(self.result))
+
+    def _docker_has(self, address: int) -> bool:
+        holder = self.view.blocks[self.pool].owner_of(address)
+        return holder is not None and LeaseOwner.parse(holder).kind is OwnerKind.DOCKER
 
 
 class Unreserve(StoreCommand):

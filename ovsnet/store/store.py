@@ -233,9 +233,12 @@ class Store:
         result: tuple[Pool, list[Network]] = self._one(pool_commands.ChangePool(self, uuid, changes), alone=True)
         return result
 
-    def reserve(self, pool: Pool, name: str, address: IPAddress | None = None) -> IPAddress:
-        """Keep an address for a name. AlreadyExists, AddressInUse, AddressNotInPool, PoolExhausted."""
-        result: IPAddress = self._one(pool_commands.Reserve(self, pool.uuid, name, address), alone=True)
+    def reserve(self, pool: Pool, name: str, address: IPAddress | None = None, *, adopt: bool = False) -> IPAddress:
+        """Keep an address for a name, with `adopt` also one that Docker has been given.
+
+        AlreadyExists, AddressInUse, AddressNotInPool, PoolExhausted.
+        """
+        result: IPAddress = self._one(pool_commands.Reserve(self, pool.uuid, name, address, adopt=adopt), alone=True)
         return result
 
     def unreserve(self, pool: Pool, name: str) -> IPAddress:
