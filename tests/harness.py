@@ -344,7 +344,11 @@ class Stack(Daemon):
             "log_level": "debug",
         } | settings
         self.docker_socket = Path(self.settings["docker_socket"])
-        super().__init__(host, "ovsnetd", directory, (SCRIPTS / "ovsnetd", "--config", self.config))
+        super().__init__(host, "ovsnetd", directory, self.command())
+
+    def command(self, *arguments: str) -> tuple[str | Path, ...]:
+        """ovsnetd with our settings and further arguments."""
+        return (SCRIPTS / "ovsnetd", "--config", self.config, *arguments)
 
     def launch(self) -> None:
         """Starts it; it serves a moment later."""
