@@ -287,15 +287,15 @@ class Controller:
 
     def keep_rules(self) -> None:
         """Put the rules in place again if somebody has removed or flushed them, or started a Docker that filters."""
-        here = [one for one in self.store.endpoints() if one.node == self.settings.node]
         with self._rules_lock:
+            here = [one for one in self.store.endpoints() if one.node == self.settings.node]
             if not self.rules.intact(
                 [each for one in here if one.uuid not in self._leaving for each in one.forwardings]
             ):
                 LOG.warning("somebody has changed our rules in nftables: they are loaded again")
                 self._load_rules()
                 self._recover_limits(here)
-            self.docker_user.ensure()
+        self.docker_user.ensure()  # without the lock: it may wait for that of iptables
 
     def _load_rules(self) -> None:
         networks = {one.uuid: one for one in self.store.networks()}
@@ -364,7 +364,10 @@ class Controller:
         try:
             self._publish(endpoint)
         except OvsnetError:
-            self.store.set_published(endpoint.uuid, ())
+            try:
+                self.store.set_published(endpoint.uuid, ())
+            finally:
+                self._leaving.discard(endpoint.uuid)  # the endpoint stays, and may publish again
             raise
         return endpoint
 
