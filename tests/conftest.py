@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from typing import Protocol
 
 import hypothesis
 import pytest
@@ -10,6 +11,9 @@ import pytest
 # A busy machine is no failure of the code: examples have no deadline of their own, the test has one.
 hypothesis.settings.register_profile("ovsnet", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("ovsnet")
+
+_FAULT = "fault"  # of user_properties, which xdist carries from its workers to the one that reports
+_FAULT_COLUMNS = ("fault", "rounds", "lost", "leaked", "doubled", "back", "gate")
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +34,64 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         items[:] = [one for one in items if one not in set(left_out)]
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+class FaultRow(Protocol):
+    """Records a row of the table of faults."""
+
+    def __call__(
+        self,
+        *,
+        fault: str,
+        gate: str,
+        rounds: int = 1,
+        lost: int | None = None,
+        leaked: int | None = None,
+        doubled: int | None = None,
+        back: float | None = None,
+    ) -> None:
+        """What was broken and what had to hold, in words; how often; what was counted: `lost` pings or requests, `leaked`
+        and `doubled` leases, ports, links or rules; `back` the longest time until all was well, in seconds. None: not a
+        question of this fault.
+        """
+
+
+@pytest.fixture
+def fault_row(request: pytest.FixtureRequest) -> FaultRow:
+    """Writes what a test of a fault has measured into the table at the end of the run; once for each row, before it asserts."""
+
+    def record(
+        *,
+        fault: str,
+        gate: str,
+        rounds: int = 1,
+        lost: int | None = None,
+        leaked: int | None = None,
+        doubled: int | None = None,
+        back: float | None = None,
+    ) -> None:
+        seconds = None if back is None else f"{back:.2f} s"
+        cells = (fault, rounds, lost, leaked, doubled, seconds, gate)
+        request.node.user_properties.append((_FAULT, ["" if cell is None else str(cell) for cell in cells]))
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints the table of faults, of all workers."""
+    rows = [
+        [*cells, "" if report.passed else "FAILED"]
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, cells in report.user_properties
+        if name == _FAULT and isinstance(cells, list)
+    ]
+    if not rows:
+        return
+    table = [[*_FAULT_COLUMNS, ""], *sorted(rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    terminalreporter.section("faults")
+    for row in table:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        terminalreporter.line("  ".join(cells).rstrip())
