@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from contextlib import ExitStack
 
 from .config import Settings
+from .crashpoints import Point, reach
 from .errors import AlreadyExists, AttachmentBroken, EndpointNotFound, InvalidRequest, PoolExhausted, PoolNotFound
 from .locks import KeyedLocks
 from .model import IPAddress, IpamRequest, LeaseOwner, OwnerKind, Pool, PoolSpec
@@ -47,6 +48,7 @@ class Addresses:
                 if had is not None and address not in (None, had):
                     raise AlreadyExists(f"{request.key} has address {had} already", hint="release it first")
                 given.append((pool, self._store.allocate(pool, owner, address, names=request.reserved_for)))
+                reach(Point.ADDRESS_GIVEN)
                 if had is None:
                     undo.callback(self._release, pool, given[-1][1], owner)
             undo.pop_all()
@@ -58,6 +60,7 @@ class Addresses:
         with self._locks.hold(str(owner), self._settings.deadline):
             for uuid, address in self._store.leases_of(owner).items():
                 self._release(self._store.pool(uuid), address, owner)
+                reach(Point.ADDRESS_TAKEN)
 
     def check(self, key: str, expected: Collection[IPAddress]) -> None:
         """AttachmentBroken names the first address of ours that is missing from `expected`; EndpointNotFound if there is none."""

@@ -155,6 +155,11 @@ class Settings(BaseSettings):
             "is passed over. 0 switches the probe off. It needs the network's gateway on this host."
         ),
     )
+    crash_at: Path | None = Field(
+        None,
+        description="For tests only, and refused without OVSNETD_CRASH_TEST=1 in the environment: file that names the crash "
+        "point at which ovsnetd kills itself.",
+    )
     workers: int = Field(32, ge=2, le=512, description="Threads that serve requests on each socket.")
     deadline: Seconds = Field(20.0, description="Seconds after which a request fails with deadline-exceeded.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

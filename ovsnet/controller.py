@@ -17,6 +17,7 @@ from datetime import datetime
 from . import __version__
 from .addresses import Addresses
 from .config import Settings
+from .crashpoints import Point, reach
 from .errors import (
     AddressInUse,
     AlreadyExists,
@@ -137,7 +138,9 @@ class Controller:
 
     def create_pool(self, spec: PoolSpec) -> Pool:
         """Make a pool; the same again is success. PoolOverlap, AlreadyExists, InvalidRequest."""
-        return self.store.create_pool(draft_pool(spec, spec.name))
+        pool = self.store.create_pool(draft_pool(spec, spec.name))
+        reach(Point.POOL_MADE)
+        return pool
 
     def release_address(self, ref: str, address: IPAddress) -> None:
         """End the lease of an address that Docker was given and has forgotten; not leased is success.
@@ -174,6 +177,7 @@ class Controller:
         `force` takes along what Docker holds and what is reserved, never the address of an endpoint.
         """
         self.store.delete_pool(self.store.pool(ref).uuid, force=force)
+        reach(Point.POOL_GONE)
 
     def change_pool(self, ref: str, change: PoolChange) -> Pool:
         """Change a pool that stands; what `change` leaves out stays.
@@ -240,15 +244,19 @@ class Controller:
             existed = self.store.find_network(spec.name) is not None
             self.switch.ensure_bridge(bridge)
             undo.callback(self._drop_bridge, bridge)
+            reach(Point.NETWORK_BRIDGE)
             choose = range(self.settings.vlan_first, self.settings.vlan_last + 1) if spec.tag is None else None
             foreign = self.switch.tags(bridge) if choose else frozenset[int]()
             network = self.store.create_network(draft, pools, choose_tag=choose, foreign_tags=foreign)
             if not existed:
                 undo.callback(self.store.delete_network, network.uuid, self._pools_going_with(network))
+            reach(Point.NETWORK_WRITTEN)
             self._ensure_gateway(network)
+            reach(Point.NETWORK_GATEWAY)
             self._here.add(network.uuid)
             if network.masquerade:
                 self.load_rules()
+            reach(Point.NETWORK_RULES)
             undo.pop_all()
         LOG.info("network %s is on bridge %s, VLAN %d", network.name, network.bridge, network.tag)
         return network
@@ -267,17 +275,23 @@ class Controller:
         with self._locks.hold(f"bridge {network.bridge}", self.settings.deadline):
             # The store decides, for it knows of endpoints on all hosts; the port of a deleted network is found by recover().
             self.store.delete_network(network.uuid, self._pools_going_with(network))
+            reach(Point.NETWORK_GONE)
             for pool in pools:  # of those that stay
                 for gateway in network.gateways:
                     if gateway.ip in pool.subnet and gateway.ip != pool.gateway:
                         self.store.release(pool, gateway.ip, {OwnerKind.GATEWAY})
+            reach(Point.NETWORK_UNLEASED)
             self._here.discard(network.uuid)
             self.ports.forget(network.uuid)
+            reach(Point.NETWORK_SPARES_GONE)
             self.show_gateway_route(network)  # or the rule of a hidden one would stay
             self.switch.del_ports([self.names.gateway(network.uuid)]).result(self.settings.deadline)
+            reach(Point.NETWORK_PORT_GONE)
             self._drop_bridge(network.bridge)
+            reach(Point.NETWORK_BRIDGE_GONE)
             if network.masquerade:
                 self.load_rules()
+            reach(Point.NETWORK_RULES_GONE)
         LOG.info("network %s is gone", network.name)
 
     def load_rules(self) -> None:
@@ -357,6 +371,7 @@ class Controller:
                 if endpoint.published and set(endpoint.published) != set(ports):
                     self.unpublish(endpoint)
                 endpoint = self.store.set_published(endpoint.uuid, ports)
+                reach(Point.ENDPOINT_PUBLISHING)
                 break
             except PortInUse:
                 if last:
@@ -369,12 +384,14 @@ class Controller:
             finally:
                 self._leaving.discard(endpoint.uuid)  # the endpoint stays, and may publish again
             raise
+        reach(Point.ENDPOINT_PUBLISHED)
         return endpoint
 
     def unpublish(self, endpoint: Endpoint) -> None:
         """Take all published ports from an endpoint; having none is success."""
         if endpoint.published:
             self._unpublish(endpoint)
+            reach(Point.ENDPOINT_UNPUBLISHING)
             try:
                 self.store.set_published(endpoint.uuid, ())
             finally:
@@ -438,6 +455,7 @@ class Controller:
         self.switch.add_ports([port]).result(self.settings.deadline)
         try:
             self.switch.wait_ports([name], self.settings.deadline)
+            reach(Point.NETWORK_GATEWAY_PORT)
             self.links.set_gateway(name, mac_for(network.gateways[0].ip), network.mtu, network.gateways)
         except OvsnetError:
             self.switch.del_ports([name]).result(self.settings.deadline)
@@ -537,6 +555,7 @@ class Controller:
         self.ensure_here(network)
         mtu = self._mtu(request, network)
         port = self.ports.take(network, request.trunk)
+        reach(Point.ATTACH_PORT)
         with ExitStack() as undo:
             undo.callback(self.ports.discard, port)
             draft = Endpoint(
@@ -566,19 +585,26 @@ class Controller:
             undo.callback(self._unwrite, write)
             if write.done:
                 write.result()  # refused: that is what to tell, before anything is made
+            reach(Point.ATTACH_WRITING)
             with self.links.plugging(port, netns, request.ifname, mtu) as plug:
                 if write.planned is not None:
                     plug.prepare(write.planned.mac, ipv6=any(one.version == 6 for one in write.planned.addresses))
+                reach(Point.ATTACH_LINKED)
                 endpoint = self._unanswered(write.result(), draft, network, request, undo)
+                reach(Point.ATTACH_WRITTEN)
                 plug.adjust(request.sysctls, promiscuous=request.promiscuous)
                 if endpoint.bandwidth:
                     undo.callback(self.unlimit, endpoint)
                     self.limit(endpoint)
+                reach(Point.ATTACH_LIMITED)
                 plug.finish(endpoint.mac, endpoint.addresses, self._routes(network, request))
+                reach(Point.ATTACH_PLUGGED)
                 if endpoint.published:
                     self._publish(endpoint)
+                reach(Point.ATTACH_PUBLISHED)
             undo.pop_all()
         self.ports.claim(port, endpoint.uuid)
+        reach(Point.ATTACH_CLAIMED)
         return endpoint
 
     def _write_endpoint(self, draft: Endpoint, request: AttachRequest) -> PendingEndpoint:
@@ -641,14 +667,18 @@ class Controller:
         moved = endpoint.sandbox != request.netns
         if moved or self.links.link(endpoint.port) is None:
             port, old = self.ports.take(network, endpoint.trunk), endpoint
+            reach(Point.AGAIN_PORT)
             endpoint = self.store.set_endpoint(endpoint.uuid, port=port, sandbox=request.netns)
+            reach(Point.AGAIN_MOVED)
             self.ports.claim(port, endpoint.uuid)
             self.links.silence(old.port)
             self.unlimit(old)
             self._unplug(old, old.sandbox)
+            reach(Point.AGAIN_UNPLUGGED)
         if endpoint.bandwidth:
             self.limit(endpoint)
         self._plug(endpoint, network, request, netns)
+        reach(Point.AGAIN_PLUGGED)
         if endpoint.published:
             self.load_rules()
         return endpoint
@@ -718,15 +748,21 @@ class Controller:
     def _detach(self, endpoint: Endpoint, sandbox: str, by: Origin) -> None:
         """Once the port is silent the address can go while the rest is taken down: nobody is reached by it any more."""
         self.links.silence(endpoint.port)
+        reach(Point.DETACH_SILENCED)
         if endpoint.published and endpoint.node == self.settings.node:
             self._unpublish(endpoint)
+        reach(Point.DETACH_UNPUBLISHED)
         released = self.store.detach_soon(endpoint.uuid, by=by.value)
+        reach(Point.DETACH_RELEASING)
         try:
             if endpoint.node == self.settings.node:
                 self.unlimit(endpoint)
+            reach(Point.DETACH_UNLIMITED)
             self._unplug(endpoint, sandbox)
+            reach(Point.DETACH_UNPLUGGED)
         finally:
             released.result()
+            reach(Point.DETACH_RELEASED)
             self._leaving.discard(endpoint.uuid)
 
     def _plug(self, endpoint: Endpoint, network: Network, request: AttachRequest, netns: Netns) -> None:

@@ -32,7 +32,7 @@ from cni import listener
 from cni.blueprint import create_blueprint, serve
 from cnm.peer import requester
 
-from . import __version__, api, config
+from . import __version__, api, config, crashpoints
 from .check import Checker
 from .controller import Controller
 from .docker import DockerDriver
@@ -62,6 +62,8 @@ class Daemon:
     def start(self) -> None:
         """Bring everything up; what has come up is taken down again when a later part fails."""
         settings = self.settings
+        if settings.crash_at is not None:
+            crashpoints.arm(settings.crash_at)
         with ExitStack() as undo:
             settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
             # First of all: what comes after would adopt another ovsnetd's state server and take its spare ports for stale.

@@ -19,6 +19,7 @@ from typing import Any
 
 from . import docker_options
 from .controller import AVOID, Controller, draft_pool
+from .crashpoints import Point, reach
 from .docker_options import check_keys
 from .errors import AddressInUse, EndpointNotFound, InvalidRequest, LinkExists, NetworkNotFound, PoolOverlap, PortInUse
 from .model import (
@@ -156,7 +157,9 @@ class DockerDriver:
             (one.pool for one in self._store.pools() if (one.pool.space, one.pool.subnet) == (space, net)), None
         )
         if existing is None:
-            return self._store.create_pool(draft), False
+            pool = self._store.create_pool(draft)
+            reach(Point.DOCKER_POOL)
+            return pool, False
         # The ranges of a pool in use may have been changed since (`ovsnet pool set`), and Docker repeats what it once asked.
         changed = (existing.ranges, existing.exclusions) != (draft.ranges, draft.exclusions)
         if changed and not self._store.networks_of(existing):
@@ -220,6 +223,7 @@ class DockerDriver:
             self._controller.show_gateway_route(network)  # Docker gave up a network that was to join this one
         if not networks and pool.origin is Origin.DOCKER:
             self._store.delete_pool(pool.uuid)
+            reach(Point.DOCKER_POOL_GONE)
 
     def request_address(self, pool_id: str, address: str, options: Mapping[str, str], requester: str) -> IPInterface:
         """RequestAddress: an address with the pool's prefix length."""
@@ -247,6 +251,7 @@ class DockerDriver:
             token = str(wanted) if wanted else secrets.token_hex(8)
             owner = LeaseOwner(OwnerKind.DOCKER, f"{requester}/{token}")
             address = self._store.allocate(pool, owner, wanted, names=names)
+            reach(Point.DOCKER_ADDRESS)
             if not networks or not self._controller.answered(networks[0], address):
                 return address
             self._store.release(pool, address, {OwnerKind.DOCKER}, owner=owner)
@@ -292,6 +297,7 @@ class DockerDriver:
         kinds = {OwnerKind.DOCKER} if value in gateways or pool.origin is not Origin.DOCKER else _RELEASABLE
         if not self._store.release(pool, value, kinds):
             LOG.info("address %s of pool %s stays: its owner is still there", value, pool.name)
+        reach(Point.DOCKER_ADDRESS_GONE)
 
     def _find_pool(self, pool_id: str) -> Pool | None:
         return next((one.pool for one in self._store.pools() if one.pool.uuid == pool_id), None)
@@ -391,6 +397,7 @@ class DockerDriver:
             else:
                 self._store.allocate(pool, LeaseOwner(OwnerKind.GATEWAY, f"{pool.name}/{name}"), one.ip)
             undo.callback(self._store.release, pool, one.ip, {OwnerKind.GATEWAY})
+            reach(Point.DOCKER_GATEWAY)
         return [*found, *(one for one in told if one.version not in {own.version for own in found})]
 
     def _join_network(self, name: str, network_id: str, given: Mapping[str, str], pools: Sequence[Pool]) -> None:
@@ -422,6 +429,7 @@ class DockerDriver:
                     f"network {name} has {option} {have or 'none'}, not {given[option]}", hint="leave it out"
                 )
         self._store.set_docker_ids(network.uuid, add=[network_id])
+        reach(Point.DOCKER_NAMED)
         self._controller.show_gateway_route(network)
 
     def _pool_of(self, data: IpamData) -> Pool | None:
@@ -444,6 +452,7 @@ class DockerDriver:
             self._controller.delete_network(network.uuid)
         else:
             self._store.set_docker_ids(network.uuid, remove=[network_id])
+            reach(Point.DOCKER_UNNAMED)
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
@@ -475,10 +484,12 @@ class DockerDriver:
         families = {one.subnet.version for one in self._store.pools_of(network)}
         self._controller.ensure_here(network)
         port = self._controller.ports.take(network, trunk)
+        reach(Point.ENDPOINT_PORT)
         with ExitStack() as undo:
             undo.callback(self._controller.ports.discard, port)
             if name:
                 self._keep(network, addresses, name, undo)
+                reach(Point.ENDPOINT_KEPT)
             draft = Endpoint(
                 uuid="",
                 network=network.uuid,
@@ -499,12 +510,16 @@ class DockerDriver:
             )
             endpoint = self._store.attach(draft, [one.ip for one in addresses if one.version in families], adopt=True)
             undo.callback(self._store.detach, endpoint.uuid, leave_to=requester)
+            reach(Point.ENDPOINT_WRITTEN)
             self._plug(endpoint)
+            reach(Point.ENDPOINT_PLUGGED)
             if endpoint.bandwidth:
                 undo.callback(self._controller.unlimit, endpoint)
                 self._controller.limit(endpoint)
+            reach(Point.ENDPOINT_LIMITED)
             undo.pop_all()
         self._controller.switch.claim_port(port, endpoint.uuid)
+        reach(Point.ENDPOINT_CLAIMED)
         self._controller.ports.replenish()
         return endpoint
 
@@ -552,6 +567,7 @@ class DockerDriver:
         endpoint = self._endpoint(network, endpoint_id)
         if endpoint.sandbox != sandbox_key:
             self._store.set_endpoint(endpoint.uuid, sandbox=sandbox_key)
+        reach(Point.ENDPOINT_JOINED)
         gateways = {one.version: one.ip for one in network.gateways}
         return JoinResult(
             link=endpoint.link,
@@ -568,7 +584,9 @@ class DockerDriver:
         endpoint = network and self._store.find_endpoint(endpoint_key(network.uuid, endpoint_id, ""))
         if endpoint:
             self._unpublish(endpoint)
+            reach(Point.ENDPOINT_UNPUBLISHED)
             self._store.set_endpoint(endpoint.uuid, sandbox="")
+            reach(Point.ENDPOINT_LEFT)
 
     def delete_endpoint(self, network_id: str, endpoint_id: str) -> None:
         """DeleteEndpoint: link and port go; the addresses wait for Docker's ReleaseAddress. Missing is success.
@@ -580,10 +598,14 @@ class DockerDriver:
         if not endpoint:
             return
         self._controller.links.silence(endpoint.port)
+        reach(Point.ENDPOINT_SILENCED)
         self._unpublish(endpoint)
         self._controller.unlimit(endpoint)
+        reach(Point.ENDPOINT_UNLIMITED)
         self._controller.ports.discard(endpoint.port)
+        reach(Point.ENDPOINT_DISCARDED)
         self._store.detach(endpoint.uuid, leave_to=endpoint.labels.get(REQUESTER, ""))
+        reach(Point.ENDPOINT_GONE)
 
     def endpoint_info(self, network_id: str, endpoint_id: str) -> Mapping[str, str]:
         """EndpointOperInfo: what `docker network inspect` may show."""

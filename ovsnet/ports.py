@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from .crashpoints import Point, reach
 from .errors import OvsnetError
 from .link import Links
 from .model import Network, PortRole, SwitchPort
@@ -152,8 +153,10 @@ class Ports:
         try:
             self._switch.add_ports(ports).result(self._timeout)
             self._switch.wait_ports(names, self._timeout)
+            reach(Point.SPARE_MADE)
             for name in names:
                 self._links.prepare_port(name, network.mtu)
+            reach(Point.SPARE_READY)
         except OvsnetError:
             _log_failure(self._switch.del_ports(names), "ports stay that failed")  # the answer is what failed first
             raise
@@ -213,6 +216,7 @@ class Ports:
                     _log_failure(self._note(self._switch.claim_port(name, endpoint)), f"port {name} is not marked")
                 if leaving:
                     removal = self._note(self._switch.del_ports(leaving))
+                    reach(Point.PORT_REMOVING)
                     removal.add_done_callback(lambda future: self._removed(leaving, future.exception()))
             except OvsnetError as exc:
                 self._removed(leaving, exc)

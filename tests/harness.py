@@ -23,7 +23,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 REPO = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent
@@ -127,6 +127,24 @@ class Netns:
             run("ip", "netns", "del", self.name)
 
 
+class Process(Protocol):
+    """What a Daemon needs of its process."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Its exit status; None while it runs."""
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status; subprocess.TimeoutExpired if it still runs after `timeout` seconds."""
+
+
 class Daemon:
     """A process of `host` that tests may stop, kill and start again, with its log in `directory`."""
 
@@ -138,8 +156,9 @@ class Daemon:
         self.directory = directory
         self.log = directory / f"{name}.log"
         self.deadline = deadline
+        self.env = {MARK: str(directory), "OVS_RUNDIR": str(directory)}
         self._argv = argv
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -160,13 +179,17 @@ class Daemon:
     def launch(self) -> None:
         """Starts it without waiting for it to serve."""
         assert not self.alive, f"{self.name} runs already"
+        self._process = self.spawn()
+
+    def spawn(self) -> Process:
+        """Its process, just begun."""
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 self.host.argv(*self._argv),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment(**{MARK: str(self.directory), "OVS_RUNDIR": str(self.directory)}),
+                env=environment(**self.env),
                 start_new_session=True,
             )
 
