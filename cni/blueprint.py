@@ -113,10 +113,14 @@ def serve(controller: Attachments, path: str, body: bytes) -> tuple[int, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Delegate:
-    """An IPAM plugin that the executable is to run now; with `again` it comes back with what that printed."""
+    """An IPAM plugin that the executable is to run now; with `again` it comes back with what that printed.
+
+    `undo`: there is an interface already, which DEL is to remove should the rest of ADD fail.
+    """
 
     plugin: str
     again: bool
+    undo: bool = False
 
 
 def answer(controller: Attachments, body: bytes, path: str = wire.PATH) -> Response:
@@ -151,7 +155,7 @@ def answer(controller: Attachments, body: bytes, path: str = wire.PATH) -> Respo
         defect = CniError(errors.INTERNAL, "internal error", "ovsnetd's log has the traceback: please report it")
         return _response(defect, version)
     if isinstance(result, Delegate):
-        task = {"delegate": result.plugin, "again": result.again}
+        task = {"delegate": result.plugin, "again": result.again, "undo": result.undo}
         return Response(json.dumps(task), HTTPStatus.ACCEPTED, mimetype="application/json")
     return Response("" if result is None else json.dumps(result), mimetype="application/json")
 
@@ -189,7 +193,9 @@ def _add(controller: Attachments, call: Call) -> Answer:
         wanted = add.request
         known = controller.foreign_ipam(wanted.network, wanted.container, wanted.ifname)
         if not known:
-            return Delegate(add.delegate, again=True)
+            if wanted.link_first:
+                controller.attach(wanted)
+            return Delegate(add.delegate, again=True, undo=wanted.link_first)
         add = protocol.parse_add(replace(call, delegated=known))
     return protocol.render(controller.attach(add.request), add.dns, call.version)
 
@@ -197,8 +203,11 @@ def _add(controller: Attachments, call: Call) -> Answer:
 def _del(controller: Attachments, call: Call) -> Answer:
     protocol.check_version(call)
     key = protocol.attachment(call)
+    link_first = protocol.link_first(call)
+    if link_first and call.delegated is None:  # its server is told by the interface, as long as there is one
+        return Delegate(protocol.delegate(call), again=True)
     controller.detach(key.network, key.container, key.ifname, call.environment.get("CNI_NETNS", ""))
-    return _and_then(call)
+    return None if link_first else _and_then(call)
 
 
 def _and_then(call: Call) -> Delegate | None:

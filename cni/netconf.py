@@ -359,6 +359,7 @@ class NetConf(Section):
     vlan_trunk: list[Trunk] = []
     promisc_mode: bool = False
     sysctl: dict[str, str] = {}
+    link_first: bool | None = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(alias="log_level")] = "warning"
     hairpin_mode: bool | None = None  # there is nothing to switch on: the way by the host's address is routed
 

@@ -62,7 +62,7 @@ def main(reason: str = "") -> int:
         if status == 202:
             scope: dict[str, object] = {}
             exec(DELEGATE, scope)  # noqa: S102  # as below
-            status, output = scope["delegate"](output, stdin, forward)  # type: ignore[operator]
+            status, output = scope["delegate"](output, stdin, forward, DEADLINE)  # type: ignore[operator]
     except (OSError, LookupError, OverflowError, ValueError) as error:
         scope = {}
         exec(TROUBLE, scope)  # noqa: S102  # part of this file: half of the compile time is saved when all is well

@@ -171,7 +171,8 @@ def _network_name(call: Call) -> str:
 class Add:
     """What ADD is asked. `dns` goes into the result; `previous` is the result of the plugin before us in the chain.
 
-    `delegate` is the IPAM plugin whose addresses are still to be asked for, "" if there is none.
+    `delegate` is the IPAM plugin whose addresses are still to be asked for, "" if there is none; `request.link_first` says that
+    it needs the interface for that.
     """
 
     request: AttachRequest
@@ -188,6 +189,15 @@ def parse_add(call: Call) -> Add:
     config = netconf(call.config)
     ipam = config.ipam or Ipam(type=IPAM_TYPE)
     given = _given(ipam, call)
+    if config.link_first and not ipam.foreign:
+        hint = "leave linkFirst out, or name the plugin that needs the interface as ipam.type"
+        raise CniError(INVALID_CONFIG, "linkFirst, and the addresses are ovsnet's own", hint)
+    if link_first(call) and (
+        config.is_gateway or config.is_default_gateway or config.internal is False or config.ip_masq
+    ):
+        hint = "leave isGateway, isDefaultGateway, internal and ipMasq out"
+        message = f"with {ipam.type} the network exists before its addresses: this host cannot be its gateway"
+        raise CniError(INVALID_CONFIG, message, hint)
     # Conventions: what the runtime says beats what the administrator's args say, and that beats CNI_ARGS.
     wanted = config.runtime_config.ips or config.args.cni.ips or args.ips
     mac = config.runtime_config.mac or config.args.cni.mac or args.mac
@@ -203,6 +213,7 @@ def parse_add(call: Call) -> Add:
         foreign=() if given is None else tuple(one.address for one in given.ips),
         gateways=() if given is None else tuple(one.gateway for one in given.ips if one.gateway),
         ipam=call.delegated or "",
+        link_first=given is None and link_first(call),
         mac=check_mac(mac) if mac else "",
         mtu=None if config.mtu is None else check_mtu(config.mtu),
         routes=routes,
@@ -228,6 +239,12 @@ def delegate(call: Call) -> str:
     ipam = call.config.get("ipam")
     kind = ipam.get("type") if isinstance(ipam, dict) else None
     return kind if isinstance(kind, str) and kind not in ("", IPAM_TYPE) else ""
+
+
+def link_first(call: Call) -> bool:
+    """Whether that IPAM plugin needs the container's interface; looks at nothing else either."""
+    plugin, told = delegate(call), call.config.get("linkFirst")
+    return bool(plugin) and (told if isinstance(told, bool) else plugin == "dhcp")
 
 
 def _given(ipam: Ipam, call: Call) -> Result | None:

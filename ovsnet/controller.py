@@ -66,7 +66,7 @@ from .model import (
     check_tag,
     endpoint_key,
 )
-from .names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation, mac_for
+from .names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation, mac_for, mac_of
 from .nat import DockerUser, Limits, Rules, forget, in_use
 from .ports import Ports
 from .store import PendingEndpoint, Store
@@ -504,7 +504,8 @@ class Controller:
     def attach(self, request: AttachRequest) -> Attachment:
         """Give a container an interface on a network. Idempotent by network, container and interface name.
 
-        When it returns, traffic can pass. InvalidRequest, InvalidNetns, NetworkNotFound, LinkExists, PoolExhausted,
+        When it returns, traffic can pass; with `link_first` only what needs no address, such as DHCP's.
+        InvalidRequest, InvalidNetns, NetworkNotFound, LinkExists, PoolExhausted,
         AddressInUse, Unavailable and its kinds.
         """
         check_container_id(request.container)
@@ -516,7 +517,7 @@ class Controller:
             with self._locks.hold(key, self.settings.deadline), ExitStack() as undo:
                 if not known:
                     undo.callback(self._delete_unused, network)
-                if request.foreign and network.pools:
+                if (request.foreign or request.link_first) and network.pools:
                     raise AlreadyExists(
                         f"network {network.name} gives addresses of its own",
                         hint="leave ipam out of the configuration, or name another network",
@@ -528,7 +529,7 @@ class Controller:
                     )
                 endpoint = self.store.find_endpoint(key)
                 if endpoint is None:
-                    endpoint = self._attach_new(request, network, netns)
+                    endpoint = self._attach_new(request, network, netns, key)
                 else:
                     endpoint = self._attach_again(request, network, netns, endpoint)
                 self._note_attached(key)
@@ -551,7 +552,7 @@ class Controller:
             while self._attached[oldest := next(iter(self._attached))] < now - _REMEMBERED:
                 del self._attached[oldest]
 
-    def _attach_new(self, request: AttachRequest, network: Network, netns: Netns) -> Endpoint:
+    def _attach_new(self, request: AttachRequest, network: Network, netns: Netns, key: str) -> Endpoint:
         self.ensure_here(network)
         mtu = self._mtu(request, network)
         port = self.ports.take(network, request.trunk)
@@ -568,7 +569,7 @@ class Controller:
                 node=self.settings.node,
                 sandbox=request.netns,
                 addresses=request.foreign,
-                mac=check_mac(request.mac) if request.mac else "",
+                mac=check_mac(request.mac) if request.mac else mac_of(key) if request.link_first else "",
                 mtu=mtu,
                 port=port,
                 link=request.ifname,
@@ -677,6 +678,9 @@ class Controller:
             reach(Point.AGAIN_UNPLUGGED)
         if endpoint.bandwidth:
             self.limit(endpoint)
+        if request.foreign and not endpoint.ipam:  # what the link was made first for
+            addresses = [str(one) for one in request.foreign]
+            endpoint = self.store.set_endpoint(endpoint.uuid, addresses=addresses, ipam=request.ipam)
         self._plug(endpoint, network, request, netns)
         reach(Point.AGAIN_PLUGGED)
         if endpoint.published:

@@ -480,8 +480,9 @@ class AttachRequest:
     it does). `addresses` asks for given ones (at most one per family). `routes` are added as they are; the default route
     goes to the network's gateways unless `default_route` is False. `reserved_for` are names under which an address may be
     reserved for this container; the first that has one counts. `foreign` are addresses that another IPAM has given, and then
-    `addresses` is empty; `gateways` are the next hops that came with them. `promiscuous` and `sysctls` (the path below /proc/sys
-    with the interface's name in it, and the value) are for the container's interface; the rest is as in Endpoint.
+    `addresses` is empty; `gateways` are the next hops that came with them. With `link_first` that IPAM has not been asked, for it
+    needs the interface: this makes that, and the same request with `foreign` follows. `promiscuous` and `sysctls` (the path below
+    /proc/sys with the interface's name in it, and the value) are for the container's interface; the rest is as in Endpoint.
     """
 
     network: str
@@ -507,6 +508,7 @@ class AttachRequest:
     aliases: tuple[str, ...] = ()
     gateways: tuple[IPAddress, ...] = ()
     ipam: str = ""
+    link_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,11 @@ def mac_for(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     return ":".join(f"{byte:02x}" for byte in raw)
 
 
+def mac_of(key: str) -> str:
+    """A locally administered unicast MAC for an endpoint that has no address yet: `0a` and 40 bits of a hash of its key."""
+    return ":".join(f"{byte:02x}" for byte in b"\x0a" + hashlib.sha256(key.encode()).digest()[:5])
+
+
 def check_container_id(value: str) -> str:
     """`value` if it is a container ID by the CNI specification, else InvalidRequest."""
     if not _CONTAINER_ID.match(value):

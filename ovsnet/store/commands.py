@@ -606,9 +606,9 @@ class SetPublished(StoreCommand):
 
 
 class SetEndpoint(StoreCommand):
-    """Change columns of an endpoint: `sandbox`, `port`, `link` (strings), `labels` (a mapping)."""
+    """Change columns of an endpoint: `sandbox`, `port`, `link`, `ipam` (strings), `labels` (a mapping), `addresses` (a list)."""
 
-    def __init__(self, api: Any, uuid: str, columns: Mapping[str, str | Mapping[str, str]]) -> None:
+    def __init__(self, api: Any, uuid: str, columns: Mapping[str, str | Mapping[str, str] | list[str]]) -> None:
         super().__init__(api)
         self.uuid = uuid
         self.columns = columns
@@ -620,7 +620,7 @@ class SetEndpoint(StoreCommand):
         if row is None:
             raise EndpointNotFound(f"endpoint {self.uuid} does not exist any more")
         for column, value in self.columns.items():
-            setattr(row, column, value if isinstance(value, str) else dict(value))
+            setattr(row, column, dict(value) if isinstance(value, Mapping) else value)
 
     def post_commit(self, txn: Transaction) -> None:
         """The Endpoint as it is now."""

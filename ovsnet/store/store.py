@@ -396,8 +396,8 @@ class Store:
         command = commands.Attach(self, endpoint, wanted, derive_mac=mac_for, adopt=adopt, names=names)
         return PendingEndpoint(self._engine, command)
 
-    def set_endpoint(self, uuid: str, **columns: str | Mapping[str, str]) -> Endpoint:
-        """Change `sandbox`, `port`, `link` or `labels` of an endpoint; EndpointNotFound."""
+    def set_endpoint(self, uuid: str, **columns: str | Mapping[str, str] | list[str]) -> Endpoint:
+        """Change `sandbox`, `port`, `link`, `labels`, or `addresses` and `ipam` of an endpoint; EndpointNotFound."""
         result: Endpoint = self._one(commands.SetEndpoint(self, uuid, columns))
         return result
 

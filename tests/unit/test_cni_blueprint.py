@@ -121,7 +121,10 @@ def test_another_ipam_is_left_to_the_executable(edge: Edge) -> None:
     foreign = {"ipam": {"type": "host-local", "subnet": "?"}}
     for command, again in (("ADD", True), ("DEL", False)):
         response = edge.post(command, foreign)
-        assert (response.status_code, response.get_json()) == (202, {"delegate": "host-local", "again": again})
+        assert (response.status_code, response.get_json()) == (
+            202,
+            {"delegate": "host-local", "again": again, "undo": False},
+        )
     assert edge.controller.asked == [("blue", "c1", "eth0"), ("blue", "c1", "eth0", "/run/netns/x")]
     edge.controller.known = '{"ips": [{"address": "10.5.0.7/16"}]}'
     assert edge.post("ADD", foreign).status_code == 200
@@ -131,6 +134,32 @@ def test_another_ipam_is_left_to_the_executable(edge: Edge) -> None:
         response = edge.post("ADD", foreign, **{wire.DELEGATED: wrong})
         assert error(response) == (400, 7)
         assert "host-local" in response.get_json()["msg"]
+
+
+@pytest.mark.parametrize("keys", [{"ipam": {"type": "dhcp"}}, {"ipam": {"type": "x"}, "linkFirst": True}])
+def test_an_ipam_that_needs_the_interface_comes_after_it(edge: Edge, keys: dict[str, Any]) -> None:
+    task = {"delegate": keys["ipam"]["type"], "again": True}
+    response = edge.post("ADD", keys)
+    assert (response.status_code, response.get_json()) == (202, task | {"undo": True})
+    first = edge.controller.asked[-1]
+    assert isinstance(first, AttachRequest)
+    assert (first.link_first, first.foreign) == (True, ())
+    response = edge.post("ADD", keys, **{wire.DELEGATED: '{"ips": [{"address": "10.5.0.7/16"}]}'})
+    second = edge.controller.asked[-1]
+    assert isinstance(second, AttachRequest)
+    assert (response.status_code, second.link_first, len(second.foreign)) == (200, False, 1)
+    asked = len(edge.controller.asked)
+    response = edge.post("DEL", keys)
+    assert (response.status_code, response.get_json()) == (202, task | {"undo": False})
+    assert len(edge.controller.asked) == asked  # the interface stays until the address is released
+    assert edge.post("DEL", keys, **{wire.DELEGATED: ""}).status_code == 200
+    assert edge.controller.asked[-1] == ("blue", "c1", "eth0", "/run/netns/x")
+
+
+def test_dhcp_may_be_asked_as_any_other(edge: Edge) -> None:
+    response = edge.post("ADD", {"ipam": {"type": "dhcp"}, "linkFirst": False})
+    assert response.get_json() == {"delegate": "dhcp", "again": True, "undo": False}
+    assert edge.controller.asked == [("blue", "c1", "eth0")]
 
 
 def test_version_needs_nothing_else(edge: Edge) -> None:
