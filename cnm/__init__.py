@@ -1,8 +1,8 @@
-"""The CNM edge: Docker's remote driver protocol, network and IPAM, as one WSGI application.
+"""The CNM edge: Docker's remote driver protocol, network and IPAM.
 
-Owns the protocol (protocol.py) and nothing else: network.py and ipam.py hand every call to the use cases of
-ovsnet.docker. The daemon serves the application on a unix socket below /run/docker/plugins, whose file name is the
-driver's name.
+Owns the protocol (protocol.py) and its socket (listener.py), and nothing else: network.py and ipam.py hand every call to the
+use cases of ovsnet.docker. The daemon serves it on a unix socket below /run/docker/plugins, whose file name is the driver's
+name.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from flask import Flask
-
 from .ipam import IpamDriver
 from .network import NetworkDriver
-from .protocol import Activation, DockerScope, Nothing, Route, always, install
+from .protocol import Activation, DockerScope, Nothing, Plugin, Route, always
 
 if TYPE_CHECKING:
     from ovsnet.docker import DockerDriver
@@ -22,15 +20,12 @@ if TYPE_CHECKING:
 ACTIVATION = Activation(Implements=("NetworkDriver", "IpamDriver"))
 
 
-def create_app(driver: DockerDriver, *, scope: DockerScope, requester: Callable[[], str]) -> Flask:
-    """The application. `requester` tells, within a request, which dockerd asks (`cnm.peer.requester` under cheroot)."""
-    app = Flask(__name__, static_folder=None)
-    install(
-        app,
+def create_plugin(driver: DockerDriver, *, scope: DockerScope, requester: Callable[[], str]) -> Plugin:
+    """The plugin. `requester` tells, within a call, which dockerd asks (`cnm.peer.requester` under the listener)."""
+    return Plugin(
         (
             Route("/Plugin.Activate", Nothing, always(ACTIVATION)),
             *NetworkDriver(driver, scope, requester).routes(),
             *IpamDriver(driver, requester).routes(),
-        ),
+        )
     )
-    return app

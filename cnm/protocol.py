@@ -13,10 +13,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
-import flask
 import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from ovsnet.errors import InvalidRequest, OvsnetError
 from ovsnet.model import DEFAULT_SPACE
@@ -309,18 +307,25 @@ R = TypeVar("R", bound=Request)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back: an HTTP status, and a JSON object."""
+
+    status: int
+    body: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Route(Generic[R]):
-    """A method of the protocol: its path, what its body holds, and who answers. The wrapper around every answer."""
+    """A method of the protocol: its path, what its body holds, and who answers."""
 
     path: str
     request: type[R]
     handle: Callable[[R], Response]
 
-    def __call__(self) -> flask.Response:
-        """Answer the current request; any error is left to the application's handlers."""
-        body = {} if self.request is Nothing else _json_object()
+    def __call__(self, body: bytes) -> Answer:
+        """Answer a call; any error is left to the wrapper."""
         try:
-            parsed = self.request.model_validate(body)
+            parsed = self.request.model_validate({} if self.request is Nothing else _json_object(body))
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -336,51 +341,34 @@ def always(response: Response) -> Callable[[Request], Response]:
     return lambda _request: response
 
 
-def install(app: flask.Flask, routes: Iterable[Route[Any]]) -> None:
-    """Make `app` speak the protocol: these routes, and no answer that has another form."""
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
-    app.url_map.merge_slashes = False  # else `//Plugin.Activate` is answered by a redirect, in HTML
-    app.before_request(_read_body)
-    app.register_error_handler(OvsnetError, _refused)
-    app.register_error_handler(HTTPException, _no_such_call)
-    app.register_error_handler(Exception, _broken)
-    for route in routes:
-        app.add_url_rule(
-            route.path,
-            endpoint=route.path.replace(".", ":"),  # Flask takes what stands before a dot for a blueprint
-            view_func=route,
-            methods=["POST"],
-            provide_automatic_options=False,
-        )
+class Plugin:
+    """All methods: the wrapper around every call, with an answer of the protocol's form to anything. Thread-safe."""
+
+    def __init__(self, routes: Iterable[Route[Any]]) -> None:
+        self.routes: Final[Mapping[str, Route[Any]]] = {route.path: route for route in routes}
+
+    def __call__(self, verb: str, path: str, body: bytes) -> Answer:
+        """The answer to an HTTP request."""
+        route = self.routes.get(path)
+        what = f"{verb[:80]} {path[:80]}"
+        if route is None:
+            return failure(404, f"{what}: not found: this is no method of Docker's plugin protocol")
+        if verb != "POST":
+            return failure(405, f"{what}: method not allowed: call it by POST")
+        try:
+            return route(body)
+        except OvsnetError as exc:
+            # Docker forgets the errors of deletes, so that this line can be all that is left of one.
+            log.warning("docker call failed", method=path[1:], code=exc.code, error=str(exc), details=exc.details)
+            return failure(STATUS[exc.code], str(exc))
+        except Exception as exc:  # logged here
+            log.error("docker call broke", method=path[1:], exc_info=exc)
+            return failure(
+                500, f"internal error ({type(exc).__name__}): look into the log of ovsnetd, and report it as a bug"
+            )
 
 
-def _read_body() -> None:
-    """Read the body even if nobody wants it: what stays on the connection would be taken for the next request."""
-    size = len(flask.request.get_data())
-    if size >= MAX_BODY and flask.request.content_length is None:  # chunked; Werkzeug has cut it off without a word
-        raise RequestEntityTooLarge
-
-
-def _json_object() -> dict[str, Any]:
-    try:
-        body = flask.request.get_json(force=True, silent=True)
-        # The parser lets NaN pass, and half a surrogate pair, which no database or file name takes.
-        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError):  # the latter: nested a thousand levels deep
-        body = None
-    if isinstance(body, dict):
-        return body
-    raise InvalidRequest(
-        "the body is not a JSON object" if flask.request.get_data() else "the body is empty",
-        hint="repeat the command (Docker's own repetition of a call after a broken connection can lack the body)",
-    )
-
-
-def _answer(status: int, body: Mapping[str, Any]) -> flask.Response:
-    return flask.Response(json.dumps(body), status, content_type=CONTENT_TYPE)
-
-
-def _failure(status: int, text: str) -> flask.Response:
+def failure(status: int, text: str) -> Answer:
     """The network half of Docker reads `Err`, the IPAM half `Error`; but only `Err` where the status is not 200.
 
     Docker puts the method's name before the text.
@@ -388,20 +376,20 @@ def _failure(status: int, text: str) -> flask.Response:
     return _answer(status, {"Err": text, "Error": text})
 
 
-def _refused(exc: OvsnetError) -> flask.Response:
-    # Docker forgets the errors of deletes, so that this line can be all that is left of one.
-    log.warning("docker call failed", method=flask.request.path[1:], code=exc.code, error=str(exc), details=exc.details)
-    return _failure(STATUS[exc.code], str(exc))
+def _json_object(raw: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(raw)
+        # The parser lets NaN pass, and half a surrogate pair, which no database or file name takes.
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):  # the latter: nested a thousand levels deep
+        body = None
+    if isinstance(body, dict):
+        return body
+    raise InvalidRequest(
+        "the body is not a JSON object" if raw else "the body is empty",
+        hint="repeat the command (Docker's own repetition of a call after a broken connection can lack the body)",
+    )
 
 
-def _no_such_call(exc: HTTPException) -> flask.Response:
-    """Flask's own refusals: unknown method, not POST, body too large or cut off."""
-    what = f"{flask.request.method} {flask.request.path[:80]}: {exc.name.lower()}"
-    response = _failure(exc.code or 500, f"{what}: {exc.description}")
-    response.headers.extend((name, value) for name, value in exc.get_headers() if name != "Content-Type")
-    return response
-
-
-def _broken(exc: Exception) -> flask.Response:
-    log.error("docker call broke", method=flask.request.path[1:], exc_info=exc)
-    return _failure(500, f"internal error ({type(exc).__name__}): look into the log of ovsnetd, and report it as a bug")
+def _answer(status: int, body: Mapping[str, Any]) -> Answer:
+    return Answer(status, json.dumps(body).encode())

@@ -30,6 +30,7 @@ from flask import Flask
 import cnm
 from cni import listener
 from cni.blueprint import create_blueprint, serve
+from cnm.listener import Listener as DockerListener
 from cnm.peer import requester
 
 from . import __version__, api, config, crashpoints
@@ -57,7 +58,7 @@ class Daemon:
     def __init__(self, settings: config.Settings) -> None:
         self.settings = settings
         self._undo = ExitStack()
-        self._listeners: list[Listener | listener.Listener] = []
+        self._listeners: list[Listener | listener.Listener | DockerListener] = []
 
     def start(self) -> None:
         """Bring everything up; what has come up is taken down again when a later part fails."""
@@ -126,24 +127,28 @@ class Daemon:
             undo.callback(guard.stop)
             app = api.create_app(controller, Checker(controller), version=__version__)
             app.register_blueprint(create_blueprint(controller))
-            driver = cnm.create_app(DockerDriver(controller), scope=settings.docker_scope, requester=requester)
             plugins = listener.Listener(
-                _listen(settings.cni_socket, settings.socket_group),
+                _listen(settings.cni_socket, 0o660, settings.socket_group),
                 partial(serve, controller),
                 threads=settings.workers,
             )
             plugins.start()
             undo.callback(settings.cni_socket.unlink, missing_ok=True)
             undo.callback(plugins.stop)
-            self._listeners.append(plugins)
-            for path, wsgi, mode, group in (
-                (settings.api_socket, app, 0o660, settings.socket_group),
-                (settings.docker_socket, driver, 0o600, ""),
-            ):
-                server = Listener(path, wsgi, mode=mode, group=group, threads=settings.workers)
-                server.start()
-                undo.callback(server.stop)
-                self._listeners.append(server)
+            server = Listener(
+                settings.api_socket, app, mode=0o660, group=settings.socket_group, threads=settings.workers
+            )
+            server.start()
+            undo.callback(server.stop)
+            docker = DockerListener(
+                _listen(settings.docker_socket, 0o600, ""),
+                cnm.create_plugin(DockerDriver(controller), scope=settings.docker_scope, requester=requester),
+                threads=settings.workers,
+            )
+            docker.start()
+            undo.callback(settings.docker_socket.unlink, missing_ok=True)
+            undo.callback(docker.stop)
+            self._listeners += [plugins, server, docker]
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
@@ -248,13 +253,13 @@ def _open_to(path: Path, mode: int, group: str) -> None:
     path.chmod(mode)
 
 
-def _listen(path: Path, group: str) -> socket.socket:
-    """A listening socket for root and `group`."""
+def _listen(path: Path, mode: int, group: str) -> socket.socket:
+    """A listening socket, with its mode and group from the first moment."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     sock = socket.socket(socket.AF_UNIX)
     with _private():
         sock.bind(str(path))
-    _open_to(path, 0o660, group)
+    _open_to(path, mode, group)
     sock.listen(_BACKLOG)
     return sock
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import http.client
 import inspect
 import ipaddress
 import json
+import socket
+import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
-from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
-from werkzeug.test import TestResponse
 
-from cnm import create_app
-from cnm.protocol import CONTENT_TYPE, MAX_BODY, STATUS
+from cnm import create_plugin
+from cnm.listener import Conversation
+from cnm.protocol import CONTENT_TYPE, MAX_BODY, STATUS, Plugin
 from ovsnet.docker import IPAM_OPTIONS, NETWORK_OPTIONS, DockerDriver, IpamData, JoinResult
 from ovsnet.docker_options import ENDPOINT_OPTIONS, carried_over
 from ovsnet.errors import InvalidRequest, NetworkNotFound, OvsnetError, PoolNotFound, codes
@@ -26,6 +31,7 @@ from ovsnet.model import Endpoint, IPInterface, Origin, Pool, Route
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs" / "docker.md"
 REQUESTER = "4711:98765"
+DEADLINE = 20.0  # seconds; far beyond what anything here takes
 NETWORK = "28598c67100267f02f95499e7e3e5a55d7d2316ccdd2e7a21a25300bf1ab9e79"
 ENDPOINT = "22b54c19d6561c233abb360b92c8fd1263087d206586b70e231ac6ef2a7b5e6e"
 SANDBOX = "/var/run/docker/netns/7dd52ba2f796"
@@ -153,8 +159,54 @@ class FakeDriver:
         self._note("revoke_external", network_id, endpoint_id)
 
 
-def client_of(driver: FakeDriver) -> FlaskClient:
-    return create_app(cast("DockerDriver", driver), scope="local", requester=lambda: REQUESTER).test_client()
+@dataclass
+class Reply:
+    """What came back."""
+
+    status_code: int
+    headers: Message
+    data: bytes
+
+    @property
+    def content_type(self) -> str | None:
+        return self.headers["Content-Type"]
+
+    @property
+    def text(self) -> str:
+        return self.data.decode()
+
+
+@dataclass
+class Client:
+    """Speaks HTTP with the plugin, over a connection for each call."""
+
+    plugin: Plugin
+
+    def post(self, path: str, data: bytes, headers: Mapping[str, str]) -> Reply:
+        return self.open(path, "POST", data, headers)
+
+    def open(
+        self, path: str, method: str, data: bytes = b"", headers: Mapping[str, str] = MappingProxyType({})
+    ) -> Reply:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            serving = threading.Thread(target=Conversation(theirs, self.plugin).run)
+            serving.start()
+            try:
+                ours.settimeout(DEADLINE)
+                connection = http.client.HTTPConnection("docker")
+                connection.sock = ours
+                connection.request(method, path, data, dict(headers))
+                response = connection.getresponse()
+                return Reply(response.status, response.msg, response.read())
+            finally:
+                ours.close()
+                serving.join(DEADLINE)
+                assert not serving.is_alive()
+
+
+def client_of(driver: FakeDriver) -> Client:
+    return Client(create_plugin(cast("DockerDriver", driver), scope="local", requester=lambda: REQUESTER))
 
 
 @pytest.fixture
@@ -163,23 +215,23 @@ def driver() -> FakeDriver:
 
 
 @pytest.fixture
-def client(driver: FakeDriver) -> FlaskClient:
+def client(driver: FakeDriver) -> Client:
     return client_of(driver)
 
 
-def call(client: FlaskClient, method: str, body: object = None) -> TestResponse:
+def call(client: Client, method: str, body: object = None) -> Reply:
     """As dockerd does it: no Content-Type; `body` None is an empty one, bytes are sent as they are."""
     raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode() + b"\n"
     return client.post(f"/{method}", data=raw, headers={"Accept": CONTENT_TYPE, "User-Agent": "Go-http-client/1.1"})
 
 
-def answer(client: FlaskClient, method: str, body: object = None) -> Any:
+def answer(client: Client, method: str, body: object = None) -> Any:
     response = call(client, method, body)
     assert (response.status_code, response.content_type) == (200, CONTENT_TYPE), response.text
     return json.loads(response.data)
 
 
-def failure(response: TestResponse) -> str:
+def failure(response: Reply) -> str:
     """The text of a refusal, having checked its form: both fields, nothing else, never a 200."""
     assert response.status_code >= 400
     assert response.content_type == CONTENT_TYPE
@@ -321,8 +373,8 @@ def make_pool(driver: FakeDriver) -> None:
 # -- what is tied together --------------------------------------------------------------------------------------------
 
 
-def test_the_table_above_has_every_route(client: FlaskClient) -> None:
-    assert {f"/{method}" for method in METHODS} == {rule.rule for rule in client.application.url_map.iter_rules()}
+def test_the_table_above_has_every_route(client: Client) -> None:
+    assert {f"/{method}" for method in METHODS} == client.plugin.routes.keys()
 
 
 def test_every_method_is_in_the_documentation() -> None:
@@ -353,9 +405,7 @@ def test_the_fake_has_the_real_drivers_signatures(name: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_calls_the_driver_and_answers_exactly(
-    driver: FakeDriver, client: FlaskClient, method: str
-) -> None:
+def test_every_method_calls_the_driver_and_answers_exactly(driver: FakeDriver, client: Client, method: str) -> None:
     body, called, expected = METHODS[method]
     make_pool(driver)
     assert answer(client, method, body) == expected
@@ -363,7 +413,7 @@ def test_every_method_calls_the_driver_and_answers_exactly(
 
 
 @pytest.mark.parametrize("recording", ["cnm-docker-20.10.json", "cnm-moby.json"])
-def test_recorded_conversations(driver: FakeDriver, client: FlaskClient, recording: str) -> None:
+def test_recorded_conversations(driver: FakeDriver, client: Client, recording: str) -> None:
     """Bodies as Docker sends them, null maps, unknown option keys and all, in Docker's order.
 
     The first was recorded from a dockerd 20.10.24, with a restart in it; the second follows moby's source.
@@ -386,7 +436,7 @@ def test_recorded_conversations(driver: FakeDriver, client: FlaskClient, recordi
     ],
 )
 def test_create_endpoint_answers_only_what_was_left_empty(
-    driver: FakeDriver, client: FlaskClient, wanted: tuple[str, str, str], chosen: dict[str, str]
+    driver: FakeDriver, client: Client, wanted: tuple[str, str, str], chosen: dict[str, str]
 ) -> None:
     driver.addresses += (ipaddress.ip_interface("fd00:77::2/64"),)
     interface = dict(zip(("Address", "AddressIPv6", "MacAddress"), wanted, strict=True))
@@ -394,7 +444,7 @@ def test_create_endpoint_answers_only_what_was_left_empty(
     assert answer(client, "NetworkDriver.CreateEndpoint", body) == {"Interface": chosen}
 
 
-def test_join_without_a_gateway_and_with_an_ipv6_one(driver: FakeDriver, client: FlaskClient) -> None:
+def test_join_without_a_gateway_and_with_an_ipv6_one(driver: FakeDriver, client: Client) -> None:
     driver.joined = JoinResult("onc1", "eth", None, ipaddress.ip_address("fd00:77::1"), (), True)
     assert answer(client, "NetworkDriver.Join", METHODS["NetworkDriver.Join"][0]) == {
         "InterfaceName": {"SrcName": "onc1", "DstPrefix": "eth"},
@@ -405,7 +455,7 @@ def test_join_without_a_gateway_and_with_an_ipv6_one(driver: FakeDriver, client:
     }
 
 
-def test_a_joined_networks_pool_tells_its_gateway(client: FlaskClient) -> None:
+def test_a_joined_networks_pool_tells_its_gateway(client: Client) -> None:
     body = {"AddressSpace": "ovsnet", "Pool": "", "SubPool": "", "Options": {"ovsnet.network": "lan"}, "V6": True}
     assert answer(client, "IpamDriver.RequestPool", body) == {
         "PoolID": "pool-fd00_71__",
@@ -415,17 +465,17 @@ def test_a_joined_networks_pool_tells_its_gateway(client: FlaskClient) -> None:
 
 
 def test_the_scope_is_the_settings(driver: FakeDriver) -> None:
-    app = create_app(cast("DockerDriver", driver), scope="global", requester=lambda: "")
-    assert answer(app.test_client(), "NetworkDriver.GetCapabilities")["Scope"] == "global"
+    plugin = create_plugin(cast("DockerDriver", driver), scope="global", requester=lambda: "")
+    assert answer(Client(plugin), "NetworkDriver.GetCapabilities")["Scope"] == "global"
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method not in WITH_BODY])
-def test_a_body_that_is_not_needed_is_not_read(client: FlaskClient, method: str) -> None:
+def test_a_body_that_is_not_needed_is_not_read(client: Client, method: str) -> None:
     assert answer(client, method, b"[garbage") == METHODS[method][2]
 
 
 @pytest.mark.parametrize("method", WITH_BODY)
-def test_unknown_fields_are_tolerated(driver: FakeDriver, client: FlaskClient, method: str) -> None:
+def test_unknown_fields_are_tolerated(driver: FakeDriver, client: Client, method: str) -> None:
     body, _, expected = METHODS[method]
     make_pool(driver)
     assert answer(client, method, {**(body or {}), "FromTheFuture": [1, None]}) == expected
@@ -437,7 +487,7 @@ def test_unknown_fields_are_tolerated(driver: FakeDriver, client: FlaskClient, m
 @pytest.mark.parametrize(
     ("method", "field"), [(method, field) for method in WITH_BODY for field in METHODS[method][0] or {}]
 )
-def test_a_missing_field_is_named(driver: FakeDriver, client: FlaskClient, method: str, field: str) -> None:
+def test_a_missing_field_is_named(driver: FakeDriver, client: Client, method: str, field: str) -> None:
     body = {name: value for name, value in (METHODS[method][0] or {}).items() if name != field}
     response = call(client, method, body)
     assert response.status_code == 400
@@ -470,7 +520,7 @@ def test_a_missing_field_is_named(driver: FakeDriver, client: FlaskClient, metho
     ],
 )
 def test_a_field_of_another_type_is_refused(
-    driver: FakeDriver, client: FlaskClient, method: str, change: dict[str, object]
+    driver: FakeDriver, client: Client, method: str, change: dict[str, object]
 ) -> None:
     response = call(client, method, {**(METHODS[method][0] or {}), **change})
     assert response.status_code == 400
@@ -495,20 +545,20 @@ def test_a_field_of_another_type_is_refused(
     ],
 )
 @pytest.mark.parametrize("method", ["NetworkDriver.Leave", "IpamDriver.ReleasePool"])
-def test_a_body_that_is_no_json_object_is_refused(client: FlaskClient, method: str, body: bytes, text: str) -> None:
+def test_a_body_that_is_no_json_object_is_refused(client: Client, method: str, body: bytes, text: str) -> None:
     response = call(client, method, body)
     assert response.status_code == 400
     assert text in failure(response)
 
 
 @pytest.mark.parametrize("method", ["NetworkDriver.Join", "Plugin.Activate", "NetworkDriver.NoSuchMethod"])
-def test_a_body_over_the_limit_is_refused(client: FlaskClient, method: str) -> None:
+def test_a_body_over_the_limit_is_refused(client: Client, method: str) -> None:
     response = call(client, method, b" " * (MAX_BODY + 1))
     assert response.status_code == 413
     assert "request entity too large" in failure(response)
 
 
-def test_a_body_at_the_limit_is_served(client: FlaskClient) -> None:
+def test_a_body_at_the_limit_is_served(client: Client) -> None:
     body = json.dumps(METHODS["NetworkDriver.Join"][0]).encode()
     assert answer(client, "NetworkDriver.Join", body + b" " * (MAX_BODY - len(body)))
 
@@ -527,9 +577,7 @@ def test_a_body_at_the_limit_is_served(client: FlaskClient) -> None:
         ("PUT", "/Plugin.Activate", 405),
     ],
 )
-def test_what_is_no_method_is_refused_in_the_protocols_form(
-    client: FlaskClient, verb: str, path: str, status: int
-) -> None:
+def test_what_is_no_method_is_refused_in_the_protocols_form(client: Client, verb: str, path: str, status: int) -> None:
     response = client.open(path, method=verb)
     assert response.status_code == status
     assert response.content_type == CONTENT_TYPE
@@ -538,7 +586,7 @@ def test_what_is_no_method_is_refused_in_the_protocols_form(
 
 
 @pytest.mark.parametrize("code", codes())
-def test_every_error_tells_what_and_what_to_do(driver: FakeDriver, client: FlaskClient, code: str) -> None:
+def test_every_error_tells_what_and_what_to_do(driver: FakeDriver, client: Client, code: str) -> None:
     driver.failure = codes()[code]("it is broken", hint="mend it")
     response = call(client, "NetworkDriver.Leave", BOTH)
     assert response.status_code == STATUS[code]
@@ -547,7 +595,7 @@ def test_every_error_tells_what_and_what_to_do(driver: FakeDriver, client: Flask
 
 @pytest.mark.parametrize("method", WITH_CALL)
 def test_every_method_tells_its_failure_and_leaves_a_line_in_the_log(
-    driver: FakeDriver, client: FlaskClient, method: str
+    driver: FakeDriver, client: Client, method: str
 ) -> None:
     driver.failure = NetworkNotFound("network x is gone", hint="make it again", network="x")
     with capture_logs() as lines:
@@ -559,7 +607,7 @@ def test_every_method_tells_its_failure_and_leaves_a_line_in_the_log(
 
 
 @pytest.mark.parametrize("method", WITH_CALL)
-def test_a_defect_is_told_and_logged_with_its_traceback(driver: FakeDriver, client: FlaskClient, method: str) -> None:
+def test_a_defect_is_told_and_logged_with_its_traceback(driver: FakeDriver, client: Client, method: str) -> None:
     driver.failure = ZeroDivisionError("secret")
     with capture_logs() as lines:
         response = call(client, method, METHODS[method][0])
@@ -571,7 +619,7 @@ def test_a_defect_is_told_and_logged_with_its_traceback(driver: FakeDriver, clie
     assert (line["log_level"], line["method"], line["exc_info"]) == ("error", method, driver.failure)
 
 
-def test_odd_characters_in_an_error_do_not_break_the_answer(driver: FakeDriver, client: FlaskClient) -> None:
+def test_odd_characters_in_an_error_do_not_break_the_answer(driver: FakeDriver, client: Client) -> None:
     driver.failure = InvalidRequest("no \ud800 \x00 'é'", hint="write\nletters")
     assert failure(call(client, "NetworkDriver.Leave", BOTH)) == "no \ud800 \x00 'é': write\nletters"
 
