@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -29,6 +29,7 @@ from ovsnet.model import (
     IpamRequest,
     Pool,
 )
+from ovsnet.operations import OK, Observe, Operation, observe_nothing
 
 from . import errors, ipam, protocol, wire
 from .errors import CniError
@@ -86,8 +87,8 @@ class Addresses(Protocol):
         """STATUS."""
 
 
-def create_blueprint(controller: Attachments) -> Blueprint:
-    """POST /cni and POST /cni/ipam on `controller`."""
+def create_blueprint(controller: Attachments, observe: Observe = observe_nothing) -> Blueprint:
+    """POST /cni and POST /cni/ipam on `controller`; `observe` is told of each."""
     blueprint = Blueprint("cni", __name__)
 
     @blueprint.post(wire.PATH)
@@ -98,17 +99,21 @@ def create_blueprint(controller: Attachments) -> Blueprint:
             body = request.get_data(cache=False)
         except RequestEntityTooLarge:
             return _response(CniError(errors.INVALID_CONFIG, "the request is larger than 1 MiB", "make it smaller"))
-        return answer(controller, body, request.path)
+        response, tell = answer(controller, body, request.path, observe)
+        tell()
+        return response
 
     return blueprint
 
 
-def serve(controller: Attachments, path: str, body: bytes) -> tuple[int, bytes]:
-    """HTTP status and body of the answer, for the executables' own listener."""
+def serve(
+    controller: Attachments, observe: Observe, path: str, body: bytes
+) -> tuple[int, bytes, Callable[[], None] | None]:
+    """HTTP status and body of the answer, for the executables' own listener, and what is to be done behind it."""
     if path not in _PLUGINS:
-        return 404, b""
-    response = answer(controller, body, path)
-    return response.status_code, response.get_data()
+        return 404, b"", None
+    response, tell = answer(controller, body, path, observe)
+    return response.status_code, response.get_data(), tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,56 +128,71 @@ class Delegate:
     undo: bool = False
 
 
-def answer(controller: Attachments, body: bytes, path: str = wire.PATH) -> Response:
-    """The answer to one execution of the plugin at `path`; every failure becomes a CNI error here."""
+def answer(
+    controller: Attachments, body: bytes, path: str = wire.PATH, observe: Observe = observe_nothing
+) -> tuple[Response, Callable[[], None]]:
+    """The answer to one execution of the plugin at `path`, and what tells the log of it, for after the answer.
+
+    Every failure becomes a CNI error here.
+    """
     version = protocol.VERSIONS[-1]  # of an error in a request whose version cannot be read
-    began = time.monotonic()
+    operation = Operation("cni", "", observe)
+    told: dict[str, object] = {}
+    levels = _levels({})
+    result = OK
     try:
         try:
             environment, stdin = wire.decode(body)
         except InvalidRequest as exc:
             raise CniError(errors.INVALID_ENVIRONMENT, exc.message, exc.hint) from None
+        told = {key: environment.get(f"CNI_{key.upper()}", "") for key in ("containerid", "ifname", "netns")}
         delegated = environment.pop(wire.DELEGATED, None)
         config = protocol.load(stdin)
         version = protocol.version_of(config)
         call = Call(environment, config, version, delegated)
+        levels = _levels(config)
+        told["name"] = config.get("name")
         use_case = _PLUGINS[path].get(call.command)
         if use_case is None:
             message = f"CNI_COMMAND {call.command[:40]!r} is not one" if call.command else "CNI_COMMAND is not set"
             raise CniError(errors.INVALID_ENVIRONMENT, message, f"known: {', '.join(_PLUGINS[path])}")
-        try:
-            result = use_case(controller, call)
-        except (CniError, OvsnetError) as exc:
-            _log(call, began, str(exc))
-            raise
-        _log(call, began)
+        operation.name = call.command if path == wire.PATH else f"IPAM-{call.command}"
+        response = _render(use_case(controller, call))
     except CniError as exc:
-        return _response(exc, version)
+        result, told["error"] = f"cni-{exc.code}", str(exc)
+        response = _response(exc, version)
     except OvsnetError as exc:
-        return _response(CniError.of(exc), version)
+        result, told["error"] = exc.code, str(exc)
+        response = _response(CniError.of(exc), version)
     except Exception:
         log.exception("CNI call failed by a defect")
+        result = OvsnetError.code
         defect = CniError(errors.INTERNAL, "internal error", "ovsnetd's log has the traceback: please report it")
-        return _response(defect, version)
+        response = _response(defect, version)
+    operation.name = operation.name or "unknown"
+    operation.end(result)
+    level = levels[result == OK]
+    return response, partial(operation.tell, level, **told) if level is not None else _nothing
+
+
+def _levels(config: JSON) -> tuple[int | None, int | None]:
+    """At which level a call's failure and its success are logged, None for not at all: as far as its `log_level` wants it."""
+    failure, success = (
+        level if protocol.is_logged(config, name) else None
+        for level, name in ((logging.WARNING, "warning"), (logging.INFO, "info"))
+    )
+    return failure, success
+
+
+def _nothing() -> None:
+    """Nothing is to be told."""
+
+
+def _render(result: Answer) -> Response:
     if isinstance(result, Delegate):
         task = {"delegate": result.plugin, "again": result.again, "undo": result.undo}
         return Response(json.dumps(task), HTTPStatus.ACCEPTED, mimetype="application/json")
     return Response("" if result is None else json.dumps(result), mimetype="application/json")
-
-
-def _log(call: Call, began: float, error: str = "") -> None:
-    """Tell of a call in the log as far as its configuration's `log_level` wants that."""
-    level = "warning" if error else "info"
-    if protocol.is_logged(call.config, level):
-        variables = {key: call.environment.get(f"CNI_{key.upper()}", "") for key in ("containerid", "ifname", "netns")}
-        ms = round((time.monotonic() - began) * 1e3, 1)
-        told = {"error": error} if error else {}
-        log.log(
-            _LEVELS[level], "CNI call", command=call.command, name=call.config.get("name"), ms=ms, **variables, **told
-        )
-
-
-_LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING}
 
 
 def _response(error: CniError, version: str = protocol.VERSIONS[-1]) -> Response:

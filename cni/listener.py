@@ -22,7 +22,8 @@ _TIMEOUT: Final = 30.0  # seconds for a client to send its request, or to take t
 _HEAD_LIMIT: Final = 8192  # bytes
 _REASONS: Final = {200: "OK", 202: "Accepted"}
 
-Handler = Callable[[str, bytes], tuple[int, bytes]]  # path, body -> HTTP status, body
+# path, body -> HTTP status, body, and what is to be done when the executable has gone on
+Handler = Callable[[str, bytes], tuple[int, bytes, Callable[[], None] | None]]
 
 
 class Listener:
@@ -62,23 +63,30 @@ class Listener:
                 if not self._stopping:
                     LOG.error("the listener for CNI failed: %s", exc)
                 return
+            behind = None
             with connection:
                 try:
                     connection.settimeout(_TIMEOUT)
-                    self._answer(connection)
+                    behind = self._answer(connection)
                 except OSError as exc:
                     LOG.warning("a CNI executable went away: %s", exc)  # it has a deadline, and runtimes lose patience
                 except Exception:
                     LOG.exception("a CNI request failed by a defect")  # the executable reports that there was no answer
+            if behind is not None:  # the executable reads until the connection is closed
+                try:
+                    behind()
+                except Exception:
+                    LOG.exception("what follows a CNI request failed by a defect")
 
-    def _answer(self, connection: socket.socket) -> None:
+    def _answer(self, connection: socket.socket) -> Callable[[], None] | None:
         path, body = _read(connection)
-        status, content = self._handler(path, body) if path else (400, b"")
+        status, content, behind = self._handler(path, body) if path else (400, b"", None)
         head = (
             f"HTTP/1.1 {status} {_REASONS.get(status, 'Error')}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
         )
         connection.sendall(head.encode() + content)
+        return behind
 
 
 def _read(connection: socket.socket) -> tuple[str, bytes]:

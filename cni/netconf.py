@@ -360,7 +360,7 @@ class NetConf(Section):
     promisc_mode: bool = False
     sysctl: dict[str, str] = {}
     link_first: bool | None = None
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(alias="log_level")] = "warning"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(alias="log_level")] = "info"
     hairpin_mode: bool | None = None  # there is nothing to switch on: the way by the host's address is routed
 
 

@@ -291,7 +291,7 @@ def _dns(config: NetConf) -> JSON:
 
 def is_logged(config: JSON, level: str) -> bool:
     """Whether the configuration wants its calls in the log at that level."""
-    wanted = config.get("log_level")
+    wanted = config.get("log_level", "info")
     return wanted in LEVELS and LEVELS.index(wanted) <= LEVELS.index(level)
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ovsnet.operations import Observe, observe_nothing
+
 from .ipam import IpamDriver
 from .network import NetworkDriver
 from .protocol import Activation, DockerScope, Nothing, Plugin, Route, always
@@ -20,12 +22,17 @@ if TYPE_CHECKING:
 ACTIVATION = Activation(Implements=("NetworkDriver", "IpamDriver"))
 
 
-def create_plugin(driver: DockerDriver, *, scope: DockerScope, requester: Callable[[], str]) -> Plugin:
-    """The plugin. `requester` tells, within a call, which dockerd asks (`cnm.peer.requester` under the listener)."""
+def create_plugin(
+    driver: DockerDriver, *, scope: DockerScope, requester: Callable[[], str], observe: Observe = observe_nothing
+) -> Plugin:
+    """The plugin. `requester` tells, within a call, which dockerd asks (`cnm.peer.requester` under the listener);
+    `observe` is told of each call.
+    """
     return Plugin(
         (
             Route("/Plugin.Activate", Nothing, always(ACTIVATION)),
             *NetworkDriver(driver, scope, requester).routes(),
             *IpamDriver(driver, requester).routes(),
-        )
+        ),
+        observe,
     )

@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from ovsnet.errors import InvalidRequest, OvsnetError
 from ovsnet.model import DEFAULT_SPACE
+from ovsnet.operations import OK, Observe, Operation, observe_nothing
 
 CONTENT_TYPE: Final = "application/vnd.docker.plugins.v1.2+json"
 MAX_BODY: Final = 1 << 20  # bytes
@@ -322,10 +323,10 @@ class Route(Generic[R]):
     request: type[R]
     handle: Callable[[R], Response]
 
-    def __call__(self, body: bytes) -> Answer:
-        """Answer a call; any error is left to the wrapper."""
+    def parse(self, body: bytes) -> R:
+        """The request that `body` holds. InvalidRequest."""
         try:
-            parsed = self.request.model_validate({} if self.request is Nothing else _json_object(body))
+            return self.request.model_validate({} if self.request is Nothing else _json_object(body))
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -333,7 +334,6 @@ class Route(Generic[R]):
                 f"field {where[:80]!r}: {first['msg'].lower()}",
                 hint="send the body as Docker's remote driver protocol has it",
             ) from None
-        return _answer(200, self.handle(parsed).model_dump(exclude_none=True))
 
 
 def always(response: Response) -> Callable[[Request], Response]:
@@ -342,10 +342,14 @@ def always(response: Response) -> Callable[[Request], Response]:
 
 
 class Plugin:
-    """All methods: the wrapper around every call, with an answer of the protocol's form to anything. Thread-safe."""
+    """All methods: the wrapper around every call, with an answer of the protocol's form to anything. Thread-safe.
 
-    def __init__(self, routes: Iterable[Route[Any]]) -> None:
+    Each call is an operation that `observe` and the log are told of.
+    """
+
+    def __init__(self, routes: Iterable[Route[Any]], observe: Observe = observe_nothing) -> None:
         self.routes: Final[Mapping[str, Route[Any]]] = {route.path: route for route in routes}
+        self._observe = observe
 
     def __call__(self, verb: str, path: str, body: bytes) -> Answer:
         """The answer to an HTTP request."""
@@ -355,17 +359,30 @@ class Plugin:
             return failure(404, f"{what}: not found: this is no method of Docker's plugin protocol")
         if verb != "POST":
             return failure(405, f"{what}: method not allowed: call it by POST")
+        operation = Operation("docker", path[1:], self._observe)
+        result, told = OvsnetError.code, dict[str, Any]()
         try:
-            return route(body)
+            request = route.parse(body)
+            told = {name: getattr(request, field, "") for name, field in _TOLD.items()}
+            answer = _answer(200, route.handle(request).model_dump(exclude_none=True))
+            result = OK
         except OvsnetError as exc:
-            # Docker forgets the errors of deletes, so that this line can be all that is left of one.
-            log.warning("docker call failed", method=path[1:], code=exc.code, error=str(exc), details=exc.details)
-            return failure(STATUS[exc.code], str(exc))
+            # Docker forgets the errors of deletes, so that the line in the log can be all that is left of one.
+            result = exc.code
+            told |= {"error": str(exc), "details": exc.details or None}
+            answer = failure(STATUS[exc.code], str(exc))
         except Exception as exc:  # logged here
             log.error("docker call broke", method=path[1:], exc_info=exc)
-            return failure(
+            answer = failure(
                 500, f"internal error ({type(exc).__name__}): look into the log of ovsnetd, and report it as a bug"
             )
+        operation.end(result)
+        operation.tell(**told)
+        return answer
+
+
+# What of a request its line in the log has. Options and labels may hold anything, secrets too.
+_TOLD: Final = {"network": "NetworkID", "endpoint": "EndpointID", "pool": "PoolID", "address": "Address"}
 
 
 def failure(status: int, text: str) -> Answer:

@@ -138,10 +138,30 @@ install_venv() {
     echo "$stamp" >"$REPO/.venv/stamp"
 }
 
+# install_promtool: Prometheus' checker of rules and metrics into .venv; its package would start a server.
+install_promtool() {
+    local directory
+    [[ -x $REPO/.venv/bin/promtool ]] || command -v promtool >/dev/null && return
+    note "fetching promtool"
+    directory=$(mktemp -d)
+    if (cd "$directory" && { timeout 600 apt-get update || true; } &&
+        timeout 300 apt-get -o Acquire::Retries=3 -o APT::Sandbox::User=root download prometheus) \
+        >"$directory/log" 2>&1 </dev/null 9>&- &&
+        dpkg-deb --fsys-tarfile "$directory"/prometheus_*.deb | tar -x -C "$directory" ./usr/bin/promtool; then
+        install -m 0755 "$directory/usr/bin/promtool" "$REPO/.venv/bin/promtool"
+        rm -rf "$directory"
+    else
+        cat "$directory/log" >&2
+        rm -rf "$directory"
+        die "promtool could not be fetched from the package prometheus"
+    fi
+}
+
 # setup: everything that the other scripts need on this host; quick when nothing is missing.
 setup() {
     install_packages
     install_venv
+    install_promtool
     tick "packages and .venv"
 }
 

@@ -16,6 +16,7 @@ from .controller import Controller
 from .errors import InvalidNetns, OvsnetError
 from .link import open_netns
 from .model import Endpoint, IPAddress, Lease, LeaseOwner, Network, Origin, OwnerKind, Pool, PortRole, SwitchPort
+from .operations import OK
 
 
 class Kind(StrEnum):
@@ -48,11 +49,12 @@ _SECOND_LOOK = 0.5  # seconds; an attach takes a hundredth
 
 
 class Checker:
-    """The check of one host's view."""
+    """The check of one host's view. `count` is told the kind of each finding of a repair, and how the repair ended."""
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Controller, count: Callable[[str, str | None], None]) -> None:
         self._controller = controller
         self._store = controller.store
+        self._count = count
 
     def check(self) -> list[Finding]:
         """Everything that disagrees; empty is good."""
@@ -64,15 +66,18 @@ class Checker:
         left: list[Finding] = []
         for finding, act in self._confirmed():
             if act is None:
+                self._count(finding.kind, None)
                 left.append(finding)
                 continue
             try:
                 act()
             except OvsnetError as exc:
+                self._count(finding.kind, exc.code)
                 left.append(
                     Finding(finding.kind, finding.subject, f"{finding.message}; repair failed: {exc}", finding.remedy)
                 )
             else:
+                self._count(finding.kind, OK)
                 mended.append(finding)
         return mended, left
 

@@ -160,6 +160,12 @@ class Settings(BaseSettings):
         description="For tests only, and refused without OVSNETD_CRASH_TEST=1 in the environment: file that names the crash "
         "point at which ovsnetd kills itself.",
     )
+    metrics_endpoints: int = Field(
+        250,
+        ge=0,
+        le=10000,
+        description="Most endpoints of this host whose traffic /metrics tells one by one, six series each. 0 leaves traffic out.",
+    )
     workers: int = Field(32, ge=2, le=512, description="Threads that serve requests on each socket.")
     deadline: Seconds = Field(20.0, description="Seconds after which a request fails with deadline-exceeded.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

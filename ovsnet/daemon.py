@@ -40,7 +40,9 @@ from .docker import DockerDriver
 from .errors import ConfigError, OvsnetError
 from .journal import Journal
 from .link import Links
+from .metrics import Metrics
 from .nat import DockerUser, Limits, Rules
+from .operations import add_request_id
 from .ports import Ports
 from .store import StateServer, Store
 from .switch import Switch
@@ -125,11 +127,19 @@ class Daemon:
             guard = Guard(controller.keep_rules)
             guard.start()
             undo.callback(guard.stop)
-            app = api.create_app(controller, Checker(controller), version=__version__)
-            app.register_blueprint(create_blueprint(controller))
+            metrics = Metrics(version=__version__, endpoints=settings.metrics_endpoints)
+            metrics.watch(controller)
+            app = api.create_app(
+                controller,
+                Checker(controller, metrics.drift),
+                version=__version__,
+                observe=metrics.observe,
+                metrics=metrics.render,
+            )
+            app.register_blueprint(create_blueprint(controller, metrics.observe))
             plugins = listener.Listener(
                 _listen(settings.cni_socket, 0o660, settings.socket_group),
-                partial(serve, controller),
+                partial(serve, controller, metrics.observe),
                 threads=settings.workers,
             )
             plugins.start()
@@ -142,7 +152,12 @@ class Daemon:
             undo.callback(server.stop)
             docker = DockerListener(
                 _listen(settings.docker_socket, 0o600, ""),
-                cnm.create_plugin(DockerDriver(controller), scope=settings.docker_scope, requester=requester),
+                cnm.create_plugin(
+                    DockerDriver(controller),
+                    scope=settings.docker_scope,
+                    requester=requester,
+                    observe=metrics.observe,
+                ),
                 threads=settings.workers,
             )
             docker.start()
@@ -311,6 +326,7 @@ def configure_logging(level: str, form: str) -> None:
     as_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
     shared: list[Callable[..., Any]] = [
         structlog.stdlib.add_log_level,
+        add_request_id,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),

@@ -116,6 +116,16 @@ class _Request:
     refused: float = 0.0  # monotonic time of the first refusal
 
 
+@dataclass(slots=True)
+class Counts:
+    """What an engine has done: transactions acknowledged, to be sent again (a lost race or connection), and refused; sessions."""
+
+    committed: int = 0
+    lost: int = 0
+    refused: int = 0
+    connections: int = 0
+
+
 class Engine:
     """A database connection with a thread of its own.
 
@@ -141,6 +151,7 @@ class Engine:
         self.timeout = timeout
         self.lock = threading.RLock()
         self.is_running = False
+        self.counts = Counts()
         self._durable = durable
         self._unavailable = unavailable
         self._changed = threading.Condition(self.lock)
@@ -149,6 +160,7 @@ class Engine:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._flight: tuple[Transaction, list[_Request]] | None = None
         self._took_off = 0.0  # when the transaction in flight was sent, monotonic seconds
+        self._session: int | None = None  # the latest that was ready, by its number
         self._member_led = False  # whether the member that it was sent to was the leader
         self._thread: threading.Thread | None = None
         reconnect = idl._session.reconnect
@@ -331,6 +343,9 @@ class Engine:
             self.idl.run()
             if self.idl.change_seqno != seqno or self.ready != was_ready:
                 self._changed.notify_all()
+            if self.ready and (session := self.idl._session.get_seqno()) != self._session:
+                self._session = session
+                self.counts.connections += 1
             self._land()
             self._expire()
             self._ask_again()
@@ -401,15 +416,18 @@ class Engine:
             return
         self._flight = None
         if status in (txn.SUCCESS, txn.UNCHANGED):
+            self.counts.committed += status == txn.SUCCESS
             for request in batch:
                 self._succeed(request, txn)
         elif status == txn.TRY_AGAIN:
+            self.counts.lost += 1
             # A lost race, or a connection cut before the answer: the outcome is unknown. The commands read again, by their
             # owner's key, what is there.
             for request in batch:
                 request.sent = True
             self._requeue(batch, 0.002)
         else:
+            self.counts.refused += 1
             self._refused(batch, txn.get_error())
 
     def _succeed(self, request: _Request, txn: Transaction) -> None:
@@ -506,13 +524,11 @@ def fetch_schema(remote: str, database: str, timeout: float, unavailable: type[U
 
     ovsdbapp's own function has no deadline.
     """
-    return ask(remote, "get_schema", [database], timeout, unavailable)
+    return dict(ask(remote, "get_schema", [database], timeout, unavailable))
 
 
-def ask(
-    remote: str, method: str, params: Sequence[str], timeout: float, unavailable: type[Unavailable]
-) -> dict[str, Any]:
-    """One request to a server on a connection of its own, within `timeout` seconds; its result, an object."""
+def ask(remote: str, method: str, params: Sequence[Any], timeout: float, unavailable: type[Unavailable]) -> Any:
+    """One request to a server on a connection of its own, within `timeout` seconds; its result."""
     until = time.monotonic() + timeout
     hint = "check that its ovsdb-server runs"
     error, opened = stream.Stream.open_block(stream.Stream.open(remote), timeout=int(timeout * 1000))
@@ -524,10 +540,10 @@ def ask(
         while True:
             error, reply = connection.recv()
             if not error and reply is not None and reply.type == jsonrpc.Message.T_REPLY:
-                return dict(reply.result)
+                return reply.result
             if not error and reply is not None and reply.type == jsonrpc.Message.T_ERROR:
                 reason = reply.error.get("error", reply.error) if isinstance(reply.error, dict) else reply.error
-                raise unavailable(f"{remote} refuses {method} {', '.join(params)}: {reason}", hint=hint)
+                raise unavailable(f"{remote} refuses {method} {', '.join(map(str, params))}: {reason}", hint=hint)
             if error and error != errno.EAGAIN:
                 raise unavailable(f"{remote} closed the connection", hint=hint)
             left = until - time.monotonic()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import secrets
+import shutil
+import sys
+from pathlib import Path
 from typing import Protocol
 
 import hypothesis
 import pytest
+import structlog
 
 # A busy machine is no failure of the code: examples have no deadline of their own, the test has one.
 hypothesis.settings.register_profile("ovsnet", deadline=None, print_blob=True)
@@ -14,12 +18,27 @@ hypothesis.settings.load_profile("ovsnet")
 
 _FAULT = "fault"  # of user_properties, which xdist carries from its workers to the one that reports
 _FAULT_COLUMNS = ("fault", "rounds", "lost", "leaked", "doubled", "back", "gate")
+# Unconfigured, structlog prints to standard output, where tests of the command look.
+structlog.configure(
+    processors=[structlog.processors.JSONRenderer(default=repr)],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    wrapper_class=structlog.stdlib.BoundLogger,
+)
 
 
 @pytest.fixture(scope="session")
 def token() -> str:
     """Four characters that tell this test run from all others; fit for a `device_prefix`."""
     return f"t{secrets.token_hex(2)[:3]}"
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Prometheus' checker, which devstack/test.sh puts beside the interpreter."""
+    beside = Path(sys.executable).with_name("promtool")
+    found = str(beside) if beside.exists() else shutil.which("promtool")
+    assert found is not None, "there is no promtool: run devstack/test.sh once"
+    return found
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

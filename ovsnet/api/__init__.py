@@ -7,10 +7,14 @@ the app; the CNI blueprint may be registered on it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flask import Response, jsonify
 from flask_openapi.openapi import OpenAPI
 
-from . import checks, endpoints, health, leases, networks, pools, problems
+from ovsnet.operations import Observe, observe_nothing
+
+from . import checks, endpoints, health, leases, networks, operations, pools, problems, scrape
 from .resource import Checks, UseCases
 from .schemas import Problem
 
@@ -19,8 +23,18 @@ MAX_BODY = 1 << 20  # bytes
 __all__ = ["MAX_BODY", "UseCases", "create_app"]
 
 
-def create_app(controller: UseCases, checker: Checks, *, version: str) -> OpenAPI:
-    """The REST API on the use cases as a Flask app; `version` is ovsnetd's, told in `/openapi.json` (OpenAPI 3.1)."""
+def create_app(
+    controller: UseCases,
+    checker: Checks,
+    *,
+    version: str,
+    observe: Observe = observe_nothing,
+    metrics: Callable[[], bytes] = bytes,
+) -> OpenAPI:
+    """The REST API on the use cases as a Flask app; `version` is ovsnetd's, told in `/openapi.json` (OpenAPI 3.1).
+
+    `observe` is told of each operation; `metrics` renders what `/metrics` tells.
+    """
     app = OpenAPI(
         "ovsnet.api",
         info={"title": "ovsnet", "version": version, "description": "Container networks on Open vSwitch."},
@@ -34,9 +48,11 @@ def create_app(controller: UseCases, checker: Checks, *, version: str) -> OpenAP
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's default provider has it
     problems.register(app)
+    operations.register(app, observe)
     for room in (pools, leases, networks, endpoints, health):
         app.register_api(room.create_blueprint(controller))
     app.register_api(checks.create_blueprint(checker))
+    app.register_api(scrape.create_blueprint(metrics))
     document = app.api_doc  # built now: the library builds it at the first call, and not for several threads at once
 
     @app.get("/openapi.json", doc_ui=False)

@@ -9,7 +9,7 @@ import logging
 from typing import Any
 from urllib.parse import quote
 
-from flask import Flask, Response, json, request
+from flask import Flask, Response, g, json, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
@@ -69,6 +69,7 @@ def from_error(error: OvsnetError, status: int | None = None) -> Response:
     """The problem document of an error; `status` where HTTP itself gives a better one than the table."""
     status = status or STATUS[error.code]
     instance = quote(request.path)
+    g.problem = error  # for the operation's line in the log
     if status == STATUS["internal"]:
         _log.error("%s %s failed", request.method, instance, exc_info=error.__cause__ or error)
     document: dict[str, Any] = errors.problem(error) | {"status": status, "instance": instance}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from importlib import resources
@@ -13,7 +14,7 @@ from ovs.stream import Stream
 from ..errors import EndpointNotFound, NetworkNotFound, PoolNotFound, StateUnavailable
 from ..model import Endpoint, IPAddress, Lease, LeaseOwner, Network, OwnerKind, Pool, PoolUse, PublishedPort, TlsFiles
 from ..names import mac_for
-from ..ovsdb import Command, Engine, schema_helper
+from ..ovsdb import Command, Counts, Engine, schema_helper
 from . import commands, pool_commands, rows
 from .view import Observer, StoreIdl, View
 
@@ -137,6 +138,18 @@ class Store:
         """All leases of a pool, by address; PoolNotFound."""
         pool = self.pool(ref)
         return self._engine.read(lambda: self._leases(pool))
+
+    def lease_kinds(self) -> dict[str, Counter[str]]:
+        """How many leases each kind of owner has in each pool (uuid)."""
+        blocks = self._engine.read(lambda: {uuid: list(one.blocks.values()) for uuid, one in self.view.blocks.items()})
+        return {
+            uuid: Counter(owner.partition(":")[0] for block in found for owner in block.leases.values())
+            for uuid, found in blocks.items()
+        }
+
+    def counts(self) -> Counts:
+        """What the connection has done."""
+        return self._engine.counts
 
     def snapshot(
         self,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ..errors import DeadlineExceeded, SwitchUnavailable
 from ..model import PortRole, SwitchPort
-from ..ovsdb import Engine, Idl, ask, fetch_schema, schema_helper
+from ..ovsdb import Counts, Engine, Idl, ask, fetch_schema, schema_helper
 from .commands import (
     COLUMNS,
     ENDPOINT,
@@ -88,6 +88,10 @@ class Switch:
         SwitchUnavailable if the database does not answer within `timeout` seconds.
         """
         return not ask(self._remote, "lock", [_VSWITCHD_LOCK], timeout, SwitchUnavailable)["locked"]
+
+    def counts(self) -> Counts:
+        """What the connection has done."""
+        return self._engine.counts
 
     @property
     def _engine(self) -> Engine:
@@ -206,6 +210,16 @@ class Switch:
         api = self._api
         rows = self._engine.read(lambda: [row.ovs_version for row in api.tables["Open_vSwitch"].rows.values()])
         return next((version for versions in rows for version in versions), "")
+
+    def statistics(self) -> dict[str, dict[str, int]]:
+        """Counters of our ports by name, as vswitchd wrote them down some seconds ago (Interface.statistics).
+
+        Read when asked for: they change all the time, and the replica does without them.
+        """
+        ours = ["external_ids", "includes", ["map", [[OWNER, self._node]]]]
+        select = {"op": "select", "table": "Interface", "where": [ours], "columns": ["name", "statistics"]}
+        (answer,) = ask(self._remote, "transact", [DATABASE, select], self._timeout, SwitchUnavailable)
+        return {row["name"]: dict(row["statistics"][1]) for row in answer["rows"]}
 
     def _ports(self, api: Api) -> Iterable[SwitchPort]:
         for bridge in api.tables["Bridge"].rows.values():

@@ -602,8 +602,9 @@ def test_every_method_tells_its_failure_and_leaves_a_line_in_the_log(
         response = call(client, method, METHODS[method][0])
     assert failure(response) == "network x is gone: make it again"
     (line,) = lines
-    assert (line["log_level"], line["method"], line["code"]) == ("warning", method, "network-not-found")
+    assert (line["log_level"], line["event"], line["result"]) == ("warning", f"docker {method}", "network-not-found")
     assert line["details"] == {"network": "x"}
+    assert line["error"] == "network x is gone: make it again"
 
 
 @pytest.mark.parametrize("method", WITH_CALL)
@@ -615,7 +616,8 @@ def test_a_defect_is_told_and_logged_with_its_traceback(driver: FakeDriver, clie
     text = failure(response)
     assert "ZeroDivisionError" in text
     assert "secret" not in text
-    (line,) = lines
+    line, operation = lines
+    assert (operation["event"], operation["result"]) == (f"docker {method}", "internal")
     assert (line["log_level"], line["method"], line["exc_info"]) == ("error", method, driver.failure)
 
 
