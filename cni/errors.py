@@ -44,8 +44,13 @@ ERROR_CODES: Final[Mapping[str, int]] = {
     "switch-unavailable": TRY_AGAIN_LATER,
     "link-failed": TRY_AGAIN_LATER,
     "deadline-exceeded": TRY_AGAIN_LATER,
+    "too-many-requests": TRY_AGAIN_LATER,
     "forbidden": 130,
     "bad-config": 131,
+    "unauthenticated": 132,
+    "key-reused": 133,
+    "precondition-missing": 134,
+    "precondition-failed": 135,
 }
 
 

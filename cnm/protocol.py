@@ -48,6 +48,9 @@ STATUS: Final[Mapping[str, int]] = {
     "link-exists": 409,
     "port-in-use": 409,
     "attachment-broken": 409,
+    "key-reused": 422,
+    "precondition-missing": 428,
+    "precondition-failed": 412,
     "exhausted": 409,
     "pool-exhausted": 409,
     "unavailable": 503,
@@ -55,7 +58,9 @@ STATUS: Final[Mapping[str, int]] = {
     "switch-unavailable": 503,
     "link-failed": 503,
     "deadline-exceeded": 504,
+    "too-many-requests": 429,
     "forbidden": 403,
+    "unauthenticated": 401,
     "bad-config": 500,
 }
 

@@ -98,6 +98,24 @@ class Check(TypedDict):
     findings: list[Finding]
 
 
+class Token(TypedDict):
+    """A token, without its text."""
+
+    id: str
+    name: str
+    role: str
+    created: str
+    expires: str
+    by: str
+
+
+class NewToken(TypedDict):
+    """A token with its text, which is told this once."""
+
+    text: str
+    token: Token
+
+
 class Network(TypedDict):
     """A network."""
 
@@ -339,6 +357,18 @@ class Client:
     def delete_endpoint(self, uuid: str) -> None:
         """Detach a container from a network and free its addresses."""
         self._call("DELETE", f"/v1/endpoints/{_part(uuid)}")
+
+    def tokens(self) -> list[Token]:
+        """All tokens that are worth something."""
+        return cast(list[Token], self._call("GET", "/v1/tokens"))
+
+    def create_token(self, name: str, role: str, seconds: int) -> NewToken:
+        """Make a token that is worth something for so many seconds."""
+        return cast(NewToken, self._call("POST", "/v1/tokens", {"name": name, "role": role, "seconds": seconds}))
+
+    def revoke_token(self, ref: str) -> None:
+        """Let the token of that name or id be worth nothing from now on."""
+        self._call("DELETE", f"/v1/tokens/{_part(ref)}")
 
     def health(self) -> Health:
         """That the controller serves requests; raises Unavailable with the reason, and details, when it does not."""

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from .access.roles import Role
 from .errors import ConfigError, InvalidRequest
 from .ipam import Supernet
 from .model import TlsFiles
@@ -71,6 +72,35 @@ class Settings(BaseSettings):
         description="Unix socket for REST and CNI. Default: ovsnet.sock in run_dir. Mode 0660, group socket_group.",
     )
     socket_group: str = Field("ovsnet", description="Group that may use the socket beside root, if it exists.")
+    group_roles: tuple[str, ...] = Field(
+        (),
+        description="Roles of groups on the socket, such as monitoring=viewer: viewer, node, operator or admin. Root is an "
+        "admin, socket_group is operators unless it is named here. With other groups than that the socket has mode 0666.",
+    )
+    listen: tuple[str, ...] = Field(
+        (),
+        description="Addresses and ports on which REST is served by TLS, such as 0.0.0.0:7643 or [::]:7643. Empty: on none.",
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file with the certificate for listen. A file that is replaced is read again."
+    )
+    tls_private_key: Path | None = Field(None, description="PEM file with the private key of tls_certificate.")
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file with the authorities whose certificates clients may show. Without it clients send tokens.",
+    )
+    certificate_roles: tuple[str, ...] = Field(
+        (),
+        description="Roles of client certificates, by common name or alternative name, such as CN=ci=operator or "
+        "DNS:grafana.example=viewer.",
+    )
+    rate_limit: float = Field(
+        100.0,
+        ge=0,
+        le=1_000_000,
+        description="Requests a second that a caller of REST may make in the long run, and twice as many at once; root on the "
+        "socket is not limited. 0: nobody is.",
+    )
     docker_socket: Path = Field(
         Path("/run/docker/plugins/ovsnet.sock"),
         description="Unix socket for Docker's remote driver protocol (mode 0600). Its file name is the driver's name.",
@@ -193,6 +223,31 @@ class Settings(BaseSettings):
             raise ValueError(f"vlan_last {value} lies below vlan_first {first}")
         return value
 
+    @field_validator("group_roles", "certificate_roles")
+    @classmethod
+    def _roles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            name, _, role = one.rpartition("=")
+            if not name:
+                raise ValueError(f"{one!r} is not written as NAME=ROLE")
+            _plain(lambda role=role: Role.parse(role))
+        return value
+
+    @field_validator("listen")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            _plain(lambda one=one: split_address(one))
+        return value
+
+    @model_validator(mode="after")
+    def _served_by_tls(self) -> Self:
+        if self.listen and (self.tls_certificate is None or self.tls_private_key is None):
+            raise ValueError("listen needs tls_certificate and tls_private_key: REST leaves the host by TLS only")
+        if self.certificate_roles and self.tls_client_ca is None:
+            raise ValueError("certificate_roles needs tls_client_ca, which vouches for the certificates")
+        return self
+
     @field_validator("state_ca")
     @classmethod
     def _tls(cls, value: Path | None, info: Any) -> Path | None:
@@ -224,6 +279,16 @@ class Settings(BaseSettings):
         return self.socket or self.run_dir / "ovsnet.sock"
 
     @property
+    def roles_of_groups(self) -> dict[str, Role]:
+        """The role of each group on the REST socket."""
+        return {self.socket_group: Role.OPERATOR} | _roles(self.group_roles)
+
+    @property
+    def roles_of_certificates(self) -> dict[str, Role]:
+        """The role of each subject of a client's certificate."""
+        return _roles(self.certificate_roles)
+
+    @property
     def names(self) -> DeviceNames:
         """Device names of this controller."""
         return DeviceNames(self.device_prefix)
@@ -240,6 +305,24 @@ class Settings(BaseSettings):
         """The environment wins over what the file says; nothing else is read."""
         del settings_cls, dotenv_settings, file_secret_settings
         return env_settings, init_settings
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """An IP address and a port from `10.0.0.1:7643` or `[::1]:7643`; InvalidRequest."""
+    host, _, port = text.rpartition(":")
+    plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        bracketed = ipaddress.ip_address(plain).version == 6
+        number = int(port) if port.isascii() and port.isdecimal() else 0
+    except ValueError:
+        number = 0
+    if not 0 < number < 1 << 16 or bracketed != (plain != host):
+        raise InvalidRequest(f"{text[:80]!r} is no address with a port", hint="write 10.0.0.1:7643 or [::1]:7643")
+    return plain, number
+
+
+def _roles(pairs: tuple[str, ...]) -> dict[str, Role]:
+    return {name: Role(role) for name, _, role in (one.rpartition("=") for one in pairs)}
 
 
 def _plain(check: Any) -> str:

@@ -24,7 +24,6 @@ from typing import Any
 
 import click
 import structlog
-from cheroot.wsgi import Server
 from flask import Flask
 
 import cnm
@@ -33,7 +32,8 @@ from cni.blueprint import create_blueprint, serve
 from cnm.listener import Listener as DockerListener
 from cnm.peer import requester
 
-from . import __version__, api, config, crashpoints
+from . import __version__, access, api, config, crashpoints
+from .access.listener import Tls, new_server
 from .check import Checker
 from .controller import Controller
 from .docker import DockerDriver
@@ -60,7 +60,7 @@ class Daemon:
     def __init__(self, settings: config.Settings) -> None:
         self.settings = settings
         self._undo = ExitStack()
-        self._listeners: list[Listener | listener.Listener | DockerListener] = []
+        self._listeners: list[Server | listener.Listener | DockerListener] = []
 
     def start(self) -> None:
         """Bring everything up; what has come up is taken down again when a later part fails."""
@@ -133,6 +133,12 @@ class Daemon:
                 controller,
                 Checker(controller, metrics.drift),
                 version=__version__,
+                guard=access.Guard(
+                    access.Tokens(settings.state_dir / "tokens.json"),
+                    group_roles=settings.roles_of_groups,
+                    certificate_roles=settings.roles_of_certificates,
+                ),
+                rates=access.Rates(settings.rate_limit),
                 observe=metrics.observe,
                 metrics=metrics.render,
             )
@@ -145,11 +151,6 @@ class Daemon:
             plugins.start()
             undo.callback(settings.cni_socket.unlink, missing_ok=True)
             undo.callback(plugins.stop)
-            server = Listener(
-                settings.api_socket, app, mode=0o660, group=settings.socket_group, threads=settings.workers
-            )
-            server.start()
-            undo.callback(server.stop)
             docker = DockerListener(
                 _listen(settings.docker_socket, 0o600, ""),
                 cnm.create_plugin(
@@ -163,7 +164,15 @@ class Daemon:
             docker.start()
             undo.callback(settings.docker_socket.unlink, missing_ok=True)
             undo.callback(docker.stop)
-            self._listeners += [plugins, server, docker]
+            self._listeners += [plugins, docker]
+            mode = 0o660 if settings.roles_of_groups.keys() <= {settings.socket_group} else 0o666
+            for server in (
+                Listener(settings.api_socket, app, mode=mode, group=settings.socket_group, threads=settings.workers),
+                *(TlsListener(one, app, settings) for one in settings.listen),
+            ):
+                server.start()
+                undo.callback(server.stop)
+                self._listeners.append(server)
             self._undo = undo.pop_all()
 
     def stop(self) -> None:
@@ -205,36 +214,22 @@ class Guard:
                 return
 
 
-class Listener:
-    """A WSGI application on a unix socket, served by cheroot in threads of its own."""
+class Server:
+    """A WSGI application on an address, served by cheroot in threads of its own."""
 
-    def __init__(self, path: Path, app: Flask, *, mode: int, group: str, threads: int) -> None:
-        self._path = path
-        self._mode = mode
-        self._group = group
-        self._server = Server(
-            str(path),
-            app,
-            numthreads=threads,
-            request_queue_size=_BACKLOG,
-            timeout=_IDLE_CONNECTION,
-            peercreds_enabled=True,
-        )
-        self._thread = threading.Thread(target=self._serve, name=f"listener-{path.name}", daemon=True)
+    def __init__(self, address: str | tuple[str, int], app: Flask, threads: int) -> None:
+        self._server = new_server(address, app, threads=threads, backlog=_BACKLOG, idle=_IDLE_CONNECTION)
+        self._name = address if isinstance(address, str) else f"{address[0]} port {address[1]}"
+        self._thread = threading.Thread(target=self._serve, name=f"listener-{Path(self._name).name}", daemon=True)
 
     def start(self) -> None:
-        """Bind the socket, with its mode and group from the first moment, and serve."""
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        with _private():
-            self._server.prepare()
-        _open_to(self._path, self._mode, self._group)
+        """Serve."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish running requests and remove the socket."""
+        """Finish running requests."""
         self._server.stop()
         self._thread.join(timeout=10.0)
-        self._path.unlink(missing_ok=True)
 
     @property
     def alive(self) -> bool:
@@ -245,7 +240,51 @@ class Listener:
         try:
             self._server.serve()
         except Exception:
-            LOG.exception("the listener on %s failed", self._path)
+            LOG.exception("the listener on %s failed", self._name)
+
+
+class Listener(Server):
+    """A WSGI application on a unix socket."""
+
+    def __init__(self, path: Path, app: Flask, *, mode: int, group: str, threads: int) -> None:
+        super().__init__(str(path), app, threads)
+        self._path = path
+        self._mode = mode
+        self._group = group
+
+    def start(self) -> None:
+        """Bind the socket, with its mode and group from the first moment, and serve."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        with _private():
+            self._server.prepare()
+        _open_to(self._path, self._mode, self._group)
+        super().start()
+
+    def stop(self) -> None:
+        """Finish running requests and remove the socket."""
+        super().stop()
+        self._path.unlink(missing_ok=True)
+
+
+class TlsListener(Server):
+    """A WSGI application on a TCP port, by TLS."""
+
+    def __init__(self, address: str, app: Flask, settings: config.Settings) -> None:
+        super().__init__(config.split_address(address), app, settings.workers)
+        if settings.tls_certificate is None or settings.tls_private_key is None:
+            raise ConfigError(
+                "listen needs tls_certificate and tls_private_key", hint="REST leaves the host by TLS only"
+            )
+        self._server.ssl_adapter = Tls(settings.tls_certificate, settings.tls_private_key, settings.tls_client_ca)
+        self._address = address
+
+    def start(self) -> None:
+        """Bind the port and serve. ConfigError if it cannot be had."""
+        try:
+            self._server.prepare()
+        except OSError as exc:
+            raise ConfigError(f"{self._address} cannot be listened on: {exc}", hint="correct listen") from None
+        super().start()
 
 
 @contextmanager

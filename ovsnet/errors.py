@@ -8,6 +8,8 @@ message and what to do about it in the hint; nobody catches an error to drop it.
      +- InvalidRequest          invalid-request        the caller's input is wrong
      |   +- InvalidNetns        invalid-netns          the path is no network namespace that we may use
      |   +- AddressNotInPool    address-not-in-pool    the address asked for lies outside the pool, or is not assignable
+     |   +- KeyReused           key-reused             the Idempotency-Key came with another request before
+     |   +- PreconditionMissing precondition-missing   the change must say by If-Match which state it is for
      +- NotFound                not-found
      |   +- PoolNotFound        pool-not-found
      |   +- NetworkNotFound     network-not-found
@@ -21,6 +23,7 @@ message and what to do about it in the hint; nobody catches an error to drop it.
      |   +- LinkExists          link-exists            the container has an interface of that name already
      |   +- PortInUse           port-in-use            the port of the host is published already
      |   +- AttachmentBroken    attachment-broken      an attachment is not as it was made
+     |   +- PreconditionFailed  precondition-failed    what If-Match names has changed meanwhile
      +- Exhausted               exhausted              no free VLAN tag or the like
      |   +- PoolExhausted       pool-exhausted         no free address
      +- Unavailable             unavailable            try again later
@@ -28,7 +31,9 @@ message and what to do about it in the hint; nobody catches an error to drop it.
      |   +- SwitchUnavailable   switch-unavailable     ovsdb-server or ovs-vswitchd of the switch cannot be reached
      |   +- LinkFailed          link-failed            the kernel refused a link operation
      |   +- DeadlineExceeded    deadline-exceeded      no answer in time; the outcome may be unknown
+     |   +- TooManyRequests     too-many-requests      the caller asks more often than it may
      +- Forbidden               forbidden              the peer may not do that
+     |   +- Unauthenticated     unauthenticated        who asks does not tell who it is
      +- ConfigError             bad-config             the settings file is wrong
 """
 
@@ -73,6 +78,18 @@ class AddressNotInPool(InvalidRequest):
     """The address asked for lies outside the pool, or cannot be given to an endpoint (network, broadcast, excluded)."""
 
     code = "address-not-in-pool"
+
+
+class KeyReused(InvalidRequest):
+    """The Idempotency-Key was sent with another request before."""
+
+    code = "key-reused"
+
+
+class PreconditionMissing(InvalidRequest):
+    """The change must say, by If-Match, which state it is meant for."""
+
+    code = "precondition-missing"
 
 
 class NotFound(OvsnetError):
@@ -153,6 +170,12 @@ class AttachmentBroken(Conflict):
     code = "attachment-broken"
 
 
+class PreconditionFailed(Conflict):
+    """What the change was meant for has changed meanwhile."""
+
+    code = "precondition-failed"
+
+
 class Exhausted(OvsnetError):
     """A finite thing has run out."""
 
@@ -195,10 +218,22 @@ class DeadlineExceeded(Unavailable):
     code = "deadline-exceeded"
 
 
+class TooManyRequests(Unavailable):
+    """The caller asks more often than it may."""
+
+    code = "too-many-requests"
+
+
 class Forbidden(OvsnetError):
     """The peer is not allowed to do that."""
 
     code = "forbidden"
+
+
+class Unauthenticated(Forbidden):
+    """The peer does not tell who it is, or not in a way that can be believed."""
+
+    code = "unauthenticated"
 
 
 class ConfigError(OvsnetError):

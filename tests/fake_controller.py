@@ -9,7 +9,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
+from flask import Flask
+from flask.testing import FlaskClient
+
 from ovsnet import model
+from ovsnet.access.guard import PEER
 from ovsnet.check import Finding
 from ovsnet.errors import AlreadyExists, EndpointNotFound, InUse, NetworkNotFound, NotFound, OvsnetError, PoolNotFound
 from ovsnet.names import mac_for
@@ -202,6 +206,13 @@ class FakeController:
     def _check(self) -> None:
         if self.fail:
             raise self.fail
+
+
+def as_root(app: Flask) -> FlaskClient:
+    """A client that is root on the unix socket."""
+    client = app.test_client()
+    client.environ_base |= {PEER: (0, frozenset({0}))}  # type: ignore[dict-item]
+    return client
 
 
 def _find(things: Iterable[T], ref: str, missing: type[OvsnetError]) -> T:

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from flask import Response, jsonify
 from flask_openapi.openapi import OpenAPI
 
+from ovsnet.access import Guard, Rates
 from ovsnet.operations import Observe, observe_nothing
 
-from . import checks, endpoints, health, leases, networks, operations, pools, problems, scrape
+from . import checks, document, endpoints, gate, health, leases, networks, operations, pools, problems, scrape, tokens
 from .resource import Checks, UseCases
 from .schemas import Problem
 
@@ -28,13 +29,17 @@ def create_app(
     checker: Checks,
     *,
     version: str,
+    guard: Guard | None = None,
+    rates: Rates | None = None,
     observe: Observe = observe_nothing,
     metrics: Callable[[], bytes] = bytes,
 ) -> OpenAPI:
     """The REST API on the use cases as a Flask app; `version` is ovsnetd's, told in `/openapi.json` (OpenAPI 3.1).
 
+    `guard` tells who callers are, by default root on the unix socket and nobody else; `rates` how often they may ask.
     `observe` is told of each operation; `metrics` renders what `/metrics` tells.
     """
+    guard = guard or Guard()
     app = OpenAPI(
         "ovsnet.api",
         info={"title": "ovsnet", "version": version, "description": "Container networks on Open vSwitch."},
@@ -49,14 +54,17 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's default provider has it
     problems.register(app)
     operations.register(app, observe)
+    gate.register(app, guard, rates or Rates(0))
     for room in (pools, leases, networks, endpoints, health):
         app.register_api(room.create_blueprint(controller))
     app.register_api(checks.create_blueprint(checker))
+    app.register_api(tokens.create_blueprint(guard.tokens))
     app.register_api(scrape.create_blueprint(metrics))
-    document = app.api_doc  # built now: the library builds it at the first call, and not for several threads at once
+    # Now: the library builds it at the first call, and not for several threads at once.
+    described = document.complete(app.api_doc)
 
     @app.get("/openapi.json", doc_ui=False)
     def openapi() -> Response:
-        return jsonify(document)
+        return jsonify(described)
 
     return app

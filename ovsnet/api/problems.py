@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ovsnet import errors
-from ovsnet.errors import InvalidRequest, NotFound, OvsnetError
+from ovsnet.errors import InvalidRequest, NotFound, OvsnetError, TooManyRequests, Unauthenticated
 
 from .schemas import Refused
 
@@ -25,6 +25,9 @@ STATUS = {
     "invalid-request": 400,
     "invalid-netns": 400,
     "address-not-in-pool": 400,
+    "key-reused": 422,
+    "precondition-missing": 428,
+    "unauthenticated": 401,
     "forbidden": 403,
     "not-found": 404,
     "pool-not-found": 404,
@@ -39,6 +42,7 @@ STATUS = {
     "link-exists": 409,
     "port-in-use": 409,
     "attachment-broken": 409,
+    "precondition-failed": 412,
     "exhausted": 409,
     "pool-exhausted": 409,
     "internal": 500,
@@ -47,6 +51,7 @@ STATUS = {
     "state-unavailable": 503,
     "switch-unavailable": 503,
     "link-failed": 503,
+    "too-many-requests": 429,
     "deadline-exceeded": 504,
 }
 
@@ -73,7 +78,12 @@ def from_error(error: OvsnetError, status: int | None = None) -> Response:
     if status == STATUS["internal"]:
         _log.error("%s %s failed", request.method, instance, exc_info=error.__cause__ or error)
     document: dict[str, Any] = errors.problem(error) | {"status": status, "instance": instance}
-    return Response(json.dumps(document), status, mimetype=MIMETYPE)
+    response = Response(json.dumps(document), status, mimetype=MIMETYPE)
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, TooManyRequests):
+        response.headers["Retry-After"] = error.details.get("retry_after", "1")
+    return response
 
 
 def from_validation(error: ValidationError) -> Response:

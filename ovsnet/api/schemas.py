@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from ovsnet import check, model
+from ovsnet import access, check, model
 from ovsnet.errors import InvalidRequest
 from ovsnet.names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation
 
@@ -262,6 +262,47 @@ class Check(BaseModel):
     ok: bool = Field(description="Nothing disagrees any more")
     mended: list[Finding]
     findings: list[Finding]
+
+
+_DAY = 86400
+
+
+class TokenCreate(_Request):
+    """A token to be made, for a caller from elsewhere."""
+
+    name: Name = Field(description="Whose it is, or what for; stands in the audit log")
+    role: Annotated[access.Role, _text(access.Role.parse), WithJsonSchema({"enum": [*access.Role], "type": "string"})]
+    seconds: int = Field(30 * _DAY, ge=1, le=366 * _DAY, description="How long it is worth something")
+
+
+class Token(BaseModel):
+    """A token, without its text."""
+
+    id: str
+    name: str
+    role: str
+    created: str = Field(description="ISO 8601, UTC")
+    expires: str = Field(description="ISO 8601, UTC")
+    by: str = Field(description="Who made it")
+
+    @classmethod
+    def of(cls, token: access.Token) -> Self:
+        """From the access room."""
+        return cls(
+            id=token.id,
+            name=token.name,
+            role=token.role.value,
+            created=token.created_at.isoformat(),
+            expires=token.expires_at.isoformat(),
+            by=token.by,
+        )
+
+
+class NewToken(BaseModel):
+    """A token with its text, which is told this once."""
+
+    text: str = Field(description="Send it as Authorization: Bearer TEXT")
+    token: Token
 
 
 class NetworkCreate(_Request):
@@ -556,6 +597,10 @@ class Problem(BaseModel):
     hint: str = Field(description="What to do about it")
     details: dict[str, str] = Field(description="Context for machines; for a refused body the keys and what is wrong")
     instance: str = Field(description="Path of the request")
+
+
+class Tokens(RootModel[list[Token]]):
+    """All tokens."""
 
 
 class Pools(RootModel[list[Pool]]):

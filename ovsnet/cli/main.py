@@ -14,6 +14,7 @@ from .ipam import ipam
 from .output import print_json, print_sheet
 from .resources import endpoint, network, pool
 from .session import Root, Session, options
+from .tokens import token
 
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,7 +56,7 @@ def version(session: Session) -> None:
         print_sheet(versions | {"server": server or "not reachable"})
 
 
-for group in (pool, network, endpoint, ipam, cni, db):
+for group in (pool, network, endpoint, ipam, token, cni, db):
     cli.add_command(group)
 for command in (addresses.show, addresses.check, addresses.reserve, addresses.release):
     ipam.add_command(command)

@@ -22,13 +22,13 @@ from typing import Any
 
 import click
 import pytest
-from cheroot import wsgi
 from click.testing import CliRunner, Result
 
 import ovsnet
 from cni.install import PROGRAMS
 from ovsnet import client as ovsnet_client
 from ovsnet import model
+from ovsnet.access.listener import new_server
 from ovsnet.api import create_app
 from ovsnet.check import Finding, Kind
 from ovsnet.cli import session
@@ -59,7 +59,8 @@ def controller() -> FakeController:
 def path(tmp_path: Path, controller: FakeController) -> Iterator[str]:
     """The socket of a server that runs."""
     path = str(tmp_path / "api.sock")
-    server = wsgi.Server(path, create_app(controller, controller, version="9.9"), numthreads=4)
+    app = create_app(controller, controller, version="9.9")
+    server = new_server(path, app, threads=4, backlog=64, idle=30)
     server.expiration_interval = 0.05  # seconds until it sees that it shall stop
     server.prepare()
     thread = threading.Thread(target=server.serve)

@@ -17,7 +17,7 @@ from ovsnet.config import Settings
 from ovsnet.controller import Controller
 from ovsnet.errors import InvalidRequest, NotFound
 from ovsnet.model import LeaseOwner, LeaseRecord, OwnerKind, parse_time
-from tests.fake_controller import FakeController
+from tests.fake_controller import FakeController, as_root
 
 NOON = datetime(2026, 5, 17, 12, 0, tzinfo=UTC)
 RECORD = LeaseRecord(
@@ -42,7 +42,7 @@ def controller() -> FakeController:
 
 @pytest.fixture
 def api(controller: FakeController) -> FlaskClient:
-    return create_app(controller, controller, version="9.9").test_client()
+    return as_root(create_app(controller, controller, version="9.9"))
 
 
 @pytest.fixture
