@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from ovsnet.api import create_app
 from ovsnet.metrics import Metrics
 from ovsnet.operations import OK, Operation, add_request_id, observe_nothing
-from tests.fake_controller import FakeController
+from tests.fake_controller import FakeController, as_root
 
 MONITORING = Path(__file__).parents[2] / "docs" / "monitoring"
 DATA = Path(__file__).with_name("data")
@@ -33,7 +33,7 @@ def metrics() -> Metrics:
 def api(metrics: Metrics) -> FlaskClient:
     controller = FakeController()
     app = create_app(controller, controller, version="9.9", observe=metrics.observe, metrics=metrics.render)
-    return app.test_client()
+    return as_root(app)
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
