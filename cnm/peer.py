@@ -9,8 +9,9 @@ from __future__ import annotations
 import socket
 import struct
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Final
+
+from ovsnet.dockerd import start_time
 
 _CREDENTIALS: Final = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 _requester: ContextVar[str] = ContextVar("requester", default="")
@@ -32,15 +33,8 @@ def note(connection: socket.socket) -> None:
 def incarnation(pid: int) -> str:
     """`pid:starttime` of a process, or "" if it is gone, or lives in a foreign pid namespace (pid 0, unix(7)).
 
-    The start time, in clock ticks since boot (field 22 of /proc/<pid>/stat, proc(5)), tells a restarted dockerd from
-    its predecessor even where both got one pid, as in a container.
+    The start time, in clock ticks since boot, tells a restarted dockerd from its predecessor even where both got one pid, as in
+    a container.
     """
-    if not pid:
-        return ""
-    try:
-        stat = Path("/proc", str(pid), "stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    # The second field, the command's name in parentheses, may itself hold blanks and parentheses; the third follows it.
-    after_name = stat.rpartition(b")")[2].split()
-    return f"{pid}:{after_name[22 - 3].decode()}"
+    started = start_time(pid) if pid else None
+    return "" if started is None else f"{pid}:{started}"

@@ -176,6 +176,22 @@ class Settings(BaseSettings):
         le=36500,
         description="Days for which the event journal remembers who had an address. 0: no journal is kept.",
     )
+    docker_api: Path | None = Field(
+        None,
+        description=(
+            "Unix socket of the dockerd that uses this driver, such as /var/run/docker.sock, to ask what it still knows before "
+            "anything of it is removed as abandoned. Default: it is not asked, and its networks and pools always stay."
+        ),
+    )
+    reap_after: float = Field(
+        60.0,
+        ge=0,
+        le=86400,
+        description=(
+            "Seconds for which an endpoint or lease has to look abandoned before it is removed: its namespace gone without a "
+            "DEL, or forgotten by Docker. 0: nothing ever is."
+        ),
+    )
     conflict_probe: float = Field(
         0.0,
         ge=0,

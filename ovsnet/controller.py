@@ -81,6 +81,7 @@ _MARGIN = 1.0  # seconds that a list of valid attachments may be older than its 
 _REMEMBERED = 60.0  # seconds, longer than any request takes
 _HIDDEN_FOR = 10.0  # seconds between Docker's RequestPool and CreateNetwork, at the very most
 
+REAPER = "reaper"  # who ends the leases of what is abandoned, for the journal
 MADE_WITH = "ovsnet.made-with"  # label of a pool that was made with a network and goes with it: the network's name
 
 
@@ -709,6 +710,21 @@ class Controller:
                 self.links.unplug_host(endpoint.link)
             self._detach(endpoint, endpoint.sandbox, Origin.API)
 
+    def reap(self, endpoint: Endpoint) -> bool:
+        """Take an endpoint that looks abandoned off its network; False, and nothing is touched, if it has changed or is in use.
+
+        A container that lives has its link, whatever became of the path by which its namespace was known.
+        """
+        with self._locks.hold(endpoint.key, self.settings.deadline):
+            if self.store.find_endpoint(endpoint.key) != endpoint:
+                return False
+            if endpoint.origin is Origin.DOCKER and self.links.link(endpoint.link) is not None:
+                self.links.unplug_host(endpoint.link)
+            elif self.links.plugged(endpoint.port):
+                return False
+            self._detach(endpoint, endpoint.sandbox, REAPER)
+            return True
+
     def check_attachment(self, expected: Expectation) -> None:
         """Compare an attachment with what its runtime was told. AttachmentBroken names the first difference.
 
@@ -749,14 +765,14 @@ class Controller:
                 f"pool {pool.name} ({pool.subnet}) has no free address", hint="remove endpoints, or grow the pool"
             )
 
-    def _detach(self, endpoint: Endpoint, sandbox: str, by: Origin) -> None:
+    def _detach(self, endpoint: Endpoint, sandbox: str, by: str) -> None:
         """Once the port is silent the address can go while the rest is taken down: nobody is reached by it any more."""
         self.links.silence(endpoint.port)
         reach(Point.DETACH_SILENCED)
         if endpoint.published and endpoint.node == self.settings.node:
             self._unpublish(endpoint)
         reach(Point.DETACH_UNPUBLISHED)
-        released = self.store.detach_soon(endpoint.uuid, by=by.value)
+        released = self.store.detach_soon(endpoint.uuid, by=by)
         reach(Point.DETACH_RELEASING)
         try:
             if endpoint.node == self.settings.node:

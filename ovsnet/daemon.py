@@ -44,6 +44,7 @@ from .metrics import Metrics
 from .nat import DockerUser, Limits, Rules
 from .operations import add_request_id
 from .ports import Ports
+from .reaper import Reaper
 from .store import StateServer, Store
 from .switch import Switch
 
@@ -127,6 +128,10 @@ class Daemon:
             guard = Guard(controller.keep_rules)
             guard.start()
             undo.callback(guard.stop)
+            driver = DockerDriver(controller)
+            reaper = Reaper(controller, driver)
+            reaper.start()
+            undo.callback(reaper.stop)
             metrics = Metrics(version=__version__, endpoints=settings.metrics_endpoints)
             metrics.watch(controller)
             app = api.create_app(
@@ -154,7 +159,7 @@ class Daemon:
             docker = DockerListener(
                 _listen(settings.docker_socket, 0o600, ""),
                 cnm.create_plugin(
-                    DockerDriver(controller),
+                    driver,
                     scope=settings.docker_scope,
                     requester=requester,
                     observe=metrics.observe,

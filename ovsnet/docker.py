@@ -2,25 +2,27 @@
 
 Called by the `cnm` edge; calls the store and, through the controller, the other rooms. Docker cannot be asked anything while it
 waits for an answer, forgets a network whose deletion failed, and repeats what it knows after a restart. So every call may come
-twice, and two things are told apart by the *requester*, the incarnation (pid and start time) of the calling dockerd: a call
-that a new incarnation repeats is a replay and succeeds, the same call by the incarnation that made it first is a second wish
-and conflicts.
+twice, and two things are told apart by the *requester*, the incarnation of the calling dockerd (see ovsnet.dockerd): a call that
+a new incarnation repeats is a replay and succeeds, the same call by the incarnation that made it first is a second wish and
+conflicts. What is never repeated nor taken back is for the reaper.
 """
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from . import docker_options
 from .controller import AVOID, Controller, draft_pool
 from .crashpoints import Point, reach
 from .docker_options import check_keys
+from .dockerd import Callers
 from .errors import AddressInUse, EndpointNotFound, InvalidRequest, LinkExists, NetworkNotFound, PoolOverlap, PortInUse
 from .model import (
     DEFAULT_SPACE,
@@ -105,6 +107,20 @@ class JoinResult:
     disable_gateway_service: bool
 
 
+_Result = TypeVar("_Result")
+
+
+def _from(method: Callable[..., _Result]) -> Callable[..., _Result]:
+    """Wraps a method whose last argument is who asks, so that it gets the identity as it is stored (see Callers.heard)."""
+
+    @functools.wraps(method)
+    def call(self: DockerDriver, *args: Any) -> _Result:
+        with self.callers.heard(args[-1]) as identity:
+            return method(self, *args[:-1], identity)
+
+    return call
+
+
 class DockerDriver:
     """Docker's network and IPAM driver on one host. Thread-safe; raises OvsnetError only."""
 
@@ -112,11 +128,13 @@ class DockerDriver:
         self._controller = controller
         self._store = controller.store
         self._deadline = controller.settings.deadline
+        self.callers = Callers(controller.settings.node)
         # Addresses reserved for a name that Docker asked for without one: CreateEndpoint has to tell the name.
         self._owed: dict[tuple[str, IPAddress], str] = {}
 
     # -- IPAM ---------------------------------------------------------------------------------------------------------
 
+    @_from
     def request_pool(
         self, space: str, subnet: str, sub_pool: str, options: Mapping[str, str], v6: bool, requester: str
     ) -> tuple[Pool, bool]:
@@ -225,6 +243,7 @@ class DockerDriver:
             self._store.delete_pool(pool.uuid)
             reach(Point.DOCKER_POOL_GONE)
 
+    @_from
     def request_address(self, pool_id: str, address: str, options: Mapping[str, str], requester: str) -> IPInterface:
         """RequestAddress: an address with the pool's prefix length."""
         pool = self._store.pool(pool_id)
@@ -456,6 +475,7 @@ class DockerDriver:
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
+    @_from
     def create_endpoint(
         self,
         network_id: str,

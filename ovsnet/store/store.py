@@ -202,6 +202,26 @@ class Store:
 
         return [owner for owner in self._engine.read(view) if owner.kind is kind]
 
+    def leases_of_kind(self, kind: OwnerKind) -> tuple[tuple[str, Lease], ...]:
+        """The leases of all owners of that kind, each with its pool's uuid."""
+        # Only the picture is copied under the lock, from frozen parts: there may be 100,000 leases.
+        pools = self._engine.read(
+            lambda: [(one.pool, tuple(one.blocks.values())) for one in self.view.blocks.values() if one.blocks]
+        )
+        prefix = str(LeaseOwner(kind, ""))
+        return tuple(
+            (
+                pool.uuid,
+                Lease(
+                    pool.name, rows.address(address, ipv6=pool.subnet.version == 6), LeaseOwner.parse(owner), block.node
+                ),
+            )
+            for pool, blocks in pools
+            for block in blocks
+            for address, owner in block.leases.items()
+            if owner.startswith(prefix)
+        )
+
     def full(self, pool: Pool) -> bool:
         """Whether a pool has no address for somebody new."""
 
