@@ -57,8 +57,7 @@ class NetworkDriver:
             Route("/NetworkDriver.GetCapabilities", Nothing, always(self._capabilities)),
             Route("/NetworkDriver.GwAllocCheck", GatewayCheckRequest, self.gateway_check),
             Route("/NetworkDriver.AllocateNetwork", AllocateNetworkRequest, self.allocate_network),
-            # What AllocateNetwork has allocated: nothing.
-            Route("/NetworkDriver.FreeNetwork", NetworkRequest, always(DONE)),
+            Route("/NetworkDriver.FreeNetwork", NetworkRequest, self.free_network),
             Route("/NetworkDriver.CreateNetwork", CreateNetworkRequest, self.create_network),
             Route("/NetworkDriver.DeleteNetwork", NetworkRequest, self.delete_network),
             Route("/NetworkDriver.CreateEndpoint", CreateEndpointRequest, self.create_endpoint),
@@ -80,7 +79,13 @@ class NetworkDriver:
 
     def allocate_network(self, request: AllocateNetworkRequest) -> Response:
         """AllocateNetwork: a swarm manager's part."""
-        return Allocation(Options=self._driver.allocate_network(request.Options))
+        ipv4, ipv6 = _ipam_data(request.IPv4Data), _ipam_data(request.IPv6Data)
+        return Allocation(Options=self._driver.allocate_network(request.NetworkID, request.Options, ipv4, ipv6))
+
+    def free_network(self, request: NetworkRequest) -> Response:
+        """FreeNetwork: a swarm manager's part."""
+        self._driver.free_network(request.NetworkID)
+        return DONE
 
     def create_network(self, request: CreateNetworkRequest) -> Response:
         """CreateNetwork: a network on pools that IPAM has given out before."""

@@ -447,6 +447,15 @@ class Controller:
             if network.masquerade:
                 self.load_rules()
 
+    def leave(self, network: Network) -> None:
+        """Take down this host's part of a network that stays: `ensure_here` brings it back. With endpoints here it stays."""
+        with self._locks.hold(f"bridge {network.bridge}", self.settings.deadline):
+            if all(one.node != self.settings.node for one in self.store.endpoints(network.uuid)):
+                self._here.discard(network.uuid)
+                self.ports.forget(network.uuid)
+                self.show_gateway_route(network)
+                self.switch.del_ports([self.names.gateway(network.uuid)]).result(self.settings.deadline)
+
     def _ensure_gateway(self, network: Network) -> None:
         """The host's port with the network's gateway addresses, as it should be."""
         if not network.gateways:

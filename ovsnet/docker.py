@@ -48,6 +48,7 @@ from .nat import first_free
 LOG = logging.getLogger(__name__)
 
 SPACES = (DEFAULT_SPACE, f"{DEFAULT_SPACE}-global")
+SWARM = "swarm:"  # of a pool's `requested_by`: it belongs to the swarm's network whose id follows, on all nodes
 STICKY = "ovsnet.name"  # label of an endpoint: the name for which its address is kept
 REQUESTER = (
     "ovsnet.docker-requester"  # label of an endpoint: the dockerd that made it, or that replayed its address last
@@ -182,6 +183,8 @@ class DockerDriver:
         changed = (existing.ranges, existing.exclusions) != (draft.ranges, draft.exclusions)
         if changed and not self._store.networks_of(existing):
             raise PoolOverlap(f"pool {existing.name} has subnet {net} with other ranges", hint="choose another subnet")
+        if existing.requested_by.startswith(SWARM):
+            return existing, False  # a node's part of it, or a second wish, which AllocateNetwork will refuse
         self._check_replay(existing, requester)
         self._store.set_pool_requester(existing.uuid, requester)
         return existing, False
@@ -232,9 +235,9 @@ class DockerDriver:
         return pool
 
     def release_pool(self, pool_id: str) -> None:
-        """ReleasePool. A pool that a network still uses stays: Docker releases it once per network that joined."""
+        """ReleasePool. A pool that a network still uses, or a swarm, stays: Docker releases it once per network that joined."""
         pool = self._find_pool(pool_id)
-        if pool is None:
+        if pool is None or pool.requested_by.startswith(SWARM):
             return
         networks = self._store.networks_of(pool)
         for network in networks:
@@ -287,6 +290,12 @@ class DockerDriver:
         owner = self._store.lease_owner(pool, address)
         if owner is None:
             return False
+        if pool.requested_by.startswith(SWARM) and owner.kind in (OwnerKind.DOCKER, OwnerKind.ENDPOINT):
+            # The manager chooses, a node repeats it, and the next manager repeats all; they may well be one dockerd.
+            endpoint = self._store.find_endpoint(owner.id) if owner.kind is OwnerKind.ENDPOINT else None
+            if endpoint is None or endpoint.origin is Origin.DOCKER:
+                self._store.hand_over(pool, address, LeaseOwner(OwnerKind.DOCKER, f"{requester}/{address}"))
+                return True
         if owner.kind is OwnerKind.DOCKER:
             holder = owner.id.rpartition("/")[0]
             if holder != requester:
@@ -313,7 +322,8 @@ class DockerDriver:
         value = _address(address)
         self._owed.pop((pool.uuid, value), None)
         gateways = {one.ip for network in self._store.networks_of(pool) for one in network.gateways}
-        kinds = {OwnerKind.DOCKER} if value in gateways or pool.origin is not Origin.DOCKER else _RELEASABLE
+        stays = value in gateways or pool.origin is not Origin.DOCKER or pool.requested_by.startswith(SWARM)
+        kinds = {OwnerKind.DOCKER} if stays else _RELEASABLE
         if not self._store.release(pool, value, kinds):
             LOG.info("address %s of pool %s stays: its owner is still there", value, pool.name)
         reach(Point.DOCKER_ADDRESS_GONE)
@@ -331,13 +341,33 @@ class DockerDriver:
         versions = {one.version for one in docker_options.gateways(given["ovsnet.gateway"])} or {4, 6}
         return 4 in versions, 6 in versions
 
-    def allocate_network(self, options: Mapping[str, str]) -> Mapping[str, str]:
-        """AllocateNetwork: the options that the nodes' CreateNetwork will bring, which a swarm's manager checks here.
+    def allocate_network(
+        self, network_id: str, options: Mapping[str, str], ipv4: Sequence[IpamData], ipv6: Sequence[IpamData]
+    ) -> Mapping[str, str]:
+        """AllocateNetwork: a swarm's manager has pools for a network; until FreeNetwork they are that network's, on all nodes.
 
-        There is nothing to allocate for the cluster ahead of CreateNetwork: the nodes share networks by the state database.
+        Answers the options that the nodes' CreateNetwork will bring.
         """
-        _network_options({_GENERIC: options})
+        given = _network_options({_GENERIC: options})
+        pools = [pool for data in [*ipv4, *ipv6] if (pool := self._pool_of(data)) is not None]
+        if "ovsnet.network" not in given:
+            for pool in pools:
+                others = [one.name for one in self._store.networks_of(pool) if network_id not in one.docker_ids]
+                if others or (pool.requested_by.startswith(SWARM) and pool.requested_by != SWARM + network_id):
+                    raise PoolOverlap(
+                        f"subnet {pool.subnet} belongs to network {', '.join(others) or pool.requested_by}",
+                        hint="choose another subnet",
+                    )
+            for pool in pools:
+                self._store.set_pool_requester(pool.uuid, SWARM + network_id)
         return options
+
+    def free_network(self, network_id: str) -> None:
+        """FreeNetwork: the swarm has the network no more, and releases its pools next. Missing is success."""
+        self._forget(network_id)
+        for one in self._store.pools():
+            if one.pool.requested_by == SWARM + network_id:
+                self._store.set_pool_requester(one.pool.uuid, "")
 
     def create_network(
         self, network_id: str, options: Mapping[str, Any], ipv4: Sequence[IpamData], ipv6: Sequence[IpamData]
@@ -463,7 +493,18 @@ class DockerDriver:
         return next((one.pool for one in self._store.pools() if one.pool.subnet == net), None)
 
     def delete_network(self, network_id: str) -> None:
-        """DeleteNetwork: forgets Docker's name for the network; one that Docker made goes with its last name."""
+        """DeleteNetwork: forgets Docker's name for the network; one that Docker made goes with its last name.
+
+        In a swarm it says only that this node has nothing on it any more: the network is the manager's, until FreeNetwork.
+        """
+        if self._controller.settings.docker_scope == "global":
+            network = self._store.docker_network(network_id)
+            if network is not None:
+                self._controller.leave(network)
+        else:
+            self._forget(network_id)
+
+    def _forget(self, network_id: str) -> None:
         network = self._store.docker_network(network_id)
         if network is None:
             return

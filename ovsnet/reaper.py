@@ -221,7 +221,7 @@ class Reaper:
             since = before.get(key)
             self._since[key] = now if since is None else since
             if since is None:
-                LOG.info("%s looks abandoned: %s", stale.what, stale.reason)
+                LOG.debug("%s looks abandoned: %s", stale.what, stale.reason)
             elif now - since >= self._grace and not self._stopping.is_set():
                 self._since[key] = now  # should it stay, its time begins anew
                 try:

@@ -98,9 +98,14 @@ class FakeDriver:
         self._note("skip_gateway", options)
         return False, False
 
-    def allocate_network(self, options: Mapping[str, str]) -> Mapping[str, str]:
-        self._note("allocate_network", options)
+    def allocate_network(
+        self, network_id: str, options: Mapping[str, str], ipv4: Sequence[IpamData], ipv6: Sequence[IpamData]
+    ) -> Mapping[str, str]:
+        self._note("allocate_network", network_id, options, ipv4, ipv6)
         return options
+
+    def free_network(self, network_id: str) -> None:
+        self._note("free_network", network_id)
 
     def create_network(
         self, network_id: str, options: Mapping[str, Any], ipv4: Sequence[IpamData], ipv6: Sequence[IpamData]
@@ -274,10 +279,16 @@ METHODS: dict[str, tuple[dict[str, Any] | None, tuple[object, ...] | None, dict[
     ),
     "NetworkDriver.AllocateNetwork": (
         {"NetworkID": NETWORK, "Options": {"ovsnet.vlan": "7"}, "IPv4Data": [IPAM4], "IPv6Data": []},
-        ("allocate_network", {"ovsnet.vlan": "7"}),
+        (
+            "allocate_network",
+            NETWORK,
+            {"ovsnet.vlan": "7"},
+            [IpamData("ovsnet", "10.77.0.0/24", "10.77.0.1/24", {"printer": "10.77.0.9/24"})],
+            [],
+        ),
         {"Options": {"ovsnet.vlan": "7"}},
     ),
-    "NetworkDriver.FreeNetwork": ({"NetworkID": NETWORK}, None, {}),
+    "NetworkDriver.FreeNetwork": ({"NetworkID": NETWORK}, ("free_network", NETWORK), {}),
     "NetworkDriver.CreateNetwork": (
         {"NetworkID": NETWORK, "Options": OPTIONS, "IPv4Data": [IPAM4], "IPv6Data": []},
         (
@@ -420,7 +431,7 @@ def test_recorded_conversations(driver: FakeDriver, client: Client, recording: s
     """
     for step in json.loads((HERE / "data" / recording).read_text()):
         assert answer(client, step["call"], step["body"]) == step["answer"], step
-    managers = {"skip_gateway", "allocate_network"}  # of Docker 28, and of a swarm's manager
+    managers = {"skip_gateway", "allocate_network", "free_network"}  # of Docker 28, and of a swarm's manager
     called = {METHODS[method][1][0] for method in WITH_CALL}  # type: ignore[index]
     assert {call[0] for call in driver.calls} - managers == called - managers
 
