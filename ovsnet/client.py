@@ -10,7 +10,8 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, TypedDict, cast
 from urllib.parse import quote, urlencode
@@ -19,6 +20,7 @@ from . import __version__
 from .errors import DeadlineExceeded, Forbidden, InvalidRequest, OvsnetError, Unavailable, from_problem
 
 DEFAULT_SOCKET = "/run/ovsnet/ovsnet.sock"
+_SILENCE = 30.0  # seconds without a sign of life after which a stream of events is given up
 DEFAULT_DEADLINE = 30.0  # seconds; longer than ovsnetd's own, whose error says more
 
 
@@ -72,6 +74,23 @@ class LeaseRecord(TypedDict):
     since: str
     until: str | None
     released_by: str
+
+
+class Event(TypedDict):
+    """Something that happened to an address."""
+
+    id: int
+    time: str
+    what: str
+    reason: str
+    address: str
+    pool: str
+    owner: LeaseOwner
+    network: str
+    container: str
+    ifname: str
+    node: str
+    labels: dict[str, str]
 
 
 class Reservation(TypedDict):
@@ -208,6 +227,28 @@ class Client:
         """Who had an address, ever or `at` a moment (ISO 8601; local time if it names no zone), the latest first."""
         query = urlencode(_given(address=address, at=at, pool=pool))
         return cast(list[LeaseRecord], self._call("GET", f"/v1/leases/history?{query}"))
+
+    def events(self, *, after: int | None = None, limit: int = 100) -> list[Event]:
+        """What happened to addresses, the oldest first: the latest, or what came `after` the event of that id."""
+        query = urlencode({"limit": limit} | ({} if after is None else {"after": after}))
+        return cast(list[Event], self._call("GET", f"/v1/events?{query}"))
+
+    def follow(self, after: int | None = None) -> Iterator[Event]:
+        """Events as they happen, from now on or `after` the one of that id, until ovsnetd ends. Unavailable when it is gone."""
+        headers = {"Accept": "text/event-stream", "User-Agent": f"ovsnet/{__version__}"}
+        target = "/v1/events" if after is None else f"/v1/events?{urlencode({'after': after})}"
+        connection = _Connection(self.path, self.deadline)
+        with closing(connection), self._told():
+            connection.request("GET", target, headers=headers)
+            sock = cast(_Socket, connection.sock)  # the response takes it over
+            response = connection.getresponse()
+            if response.status != 200:
+                _decode(response, response.read())
+            with response:
+                while line := response.readline():
+                    sock.deadline = time.monotonic() + _SILENCE
+                    if line.startswith(b"data: "):
+                        yield cast(Event, json.loads(line[6:]))
 
     def create_pool(
         self,
@@ -378,11 +419,17 @@ class Client:
         headers = {"Accept": "application/json, application/problem+json", "User-Agent": f"ovsnet/{__version__}"}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        connection = _Connection(self.path, self.deadline)
-        try:
+        with closing(_Connection(self.path, self.deadline)) as connection, self._told():
             connection.request(method, target, None if body is None else json.dumps(body).encode(), headers)
             response = connection.getresponse()
             data = response.read()
+        return _decode(response, data)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What goes wrong with the connection is told in our words."""
+        try:
+            yield
         except TimeoutError:
             raise DeadlineExceeded(
                 f"ovsnetd did not answer within {self.deadline:g} s", hint="see its log; whether it acted is unknown"
@@ -401,9 +448,6 @@ class Client:
             raise Unavailable(
                 f"talking to ovsnetd at {self.path} failed: {exc}", hint="see its log; whether it acted is unknown"
             ) from exc
-        finally:
-            connection.close()
-        return _decode(response, data)
 
 
 class _Socket(socket.socket):

@@ -34,6 +34,7 @@ from .errors import (
     SwitchUnavailable,
     Unavailable,
 )
+from .events import Events
 from .examine import examine
 from .ipam import carve, check_spec, default_gateway
 from .journal import Journal
@@ -112,6 +113,7 @@ class Controller:
             settings, store, lambda spec, name: store.create_pool(draft_pool(spec, spec.name or name))
         )
         self.journal = journal
+        self.events = Events(journal, followers=max(settings.workers // 4, 1))
         self.names = settings.names
         self._locks = KeyedLocks()
         self._rules_lock = threading.Lock()

@@ -178,6 +178,7 @@ class Daemon:
                 server.start()
                 undo.callback(server.stop)
                 self._listeners.append(server)
+            undo.callback(controller.events.close)  # before the listeners, which wait for who follows
             self._undo = undo.pop_all()
 
     def stop(self) -> None:

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from . import events
 from .errors import Unavailable
 from .model import IPAddress, LeaseOwner, LeaseRecord, LeaseState, Origin, OwnerKind, Pool
 
@@ -74,6 +75,7 @@ CREATE TABLE IF NOT EXISTS possession (
 CREATE UNIQUE INDEX IF NOT EXISTS standing ON possession (pool_uuid, address) WHERE until IS NULL;
 CREATE INDEX IF NOT EXISTS by_address ON possession (address, since);
 CREATE INDEX IF NOT EXISTS by_end ON possession (until) WHERE until IS NOT NULL;
+{events.SCHEMA}
 PRAGMA user_version = {_VERSION};
 COMMIT;
 """
@@ -98,7 +100,10 @@ WHERE address = :address AND :pool IN ('', pool, pool_uuid)
     AND (:moment IS NULL OR since <= :moment AND (until IS NULL OR until > :moment))
 ORDER BY since DESC, id DESC LIMIT :limit
 """
-_PRUNE = "DELETE FROM possession WHERE id IN (SELECT id FROM possession WHERE until < ? LIMIT ?)"
+_PRUNES = (
+    "DELETE FROM possession WHERE id IN (SELECT id FROM possession WHERE until < ? LIMIT ?)",
+    events.PRUNE,
+)
 
 _Act = Callable[[sqlite3.Connection], None]
 
@@ -117,6 +122,8 @@ class Journal:
         self._capacity = capacity
         self._queue: queue.SimpleQueue[_Act | threading.Event | None] = queue.SimpleQueue()
         self._hurry = threading.Event()
+        self._news = threading.Condition()
+        self._written = 0  # transactions
         self._missed = False  # events were lost since the last comparison
         self._failing = False  # and the log says so
         self._prune_at = 0.0  # monotonic seconds
@@ -172,20 +179,35 @@ class Journal:
         `pool` is a pool's name or uuid, also of one that is gone; "" means any. What was acknowledged before is in it, unless the
         disk is more than a few seconds behind. Unavailable if the file cannot be read.
         """
-        self._flush()
         moment = None if at is None else (at - _EPOCH) // _TICK
+        asked = {"address": str(address), "pool": pool, "moment": moment, "limit": MAX_RECORDS}
+        return [_as_record(row) for row in self.read(_HISTORY, asked)]
+
+    def read(self, query: str, asked: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """The rows of a query, with all that was recorded before it. Unavailable if the file cannot be read."""
+        self._flush()
         until = time.monotonic() + _READ
         try:
             uri = f"file:{quote(str(self.path.absolute()))}?mode=ro"
             with closing(sqlite3.connect(uri, uri=True, timeout=_READ, isolation_level=None)) as db:
                 db.set_progress_handler(lambda: time.monotonic() > until, 100_000)
-                asked = {"address": str(address), "pool": pool, "moment": moment, "limit": MAX_RECORDS}
-                rows = db.execute(_HISTORY, asked).fetchall()
+                return db.execute(query, asked).fetchall()
         except sqlite3.Error as exc:
             raise Unavailable(
                 f"the event journal cannot be read: {exc}", hint="networks go on without it; see ovsnetd's log"
             ) from exc
-        return [_as_record(row) for row in rows]
+
+    def wait_written(self, seen: int, timeout: float) -> int:
+        """How often something has been written, once that is another number than `seen`, or `timeout` seconds are over."""
+        with self._news:
+            self._news.wait_for(lambda: self._written != seen, timeout)
+            return self._written
+
+    def wake(self) -> None:
+        """Have those who wait in `wait_written` go on."""
+        with self._news:
+            self._written += 1
+            self._news.notify_all()
 
     def prune(self) -> None:
         """Delete what ended longer ago than it is kept; done every hour anyway."""
@@ -215,7 +237,9 @@ class Journal:
                 if db is None:
                     self._lose(len(acts))
                 else:
-                    _write(db, acts)
+                    if acts:
+                        _write(db, acts)
+                        self.wake()
                     if time.monotonic() >= self._prune_at:
                         self._delete_old(db)
                     if self._failing:
@@ -295,8 +319,9 @@ class Journal:
     def _delete_old(self, db: sqlite3.Connection) -> None:
         self._prune_at = time.monotonic() + _PRUNE_EVERY
         before = _now() - self._keep
-        while db.execute(_PRUNE, (before, _PRUNE_ROWS)).rowcount == _PRUNE_ROWS:
-            continue
+        for prune in _PRUNES:
+            while db.execute(prune, (before, _PRUNE_ROWS)).rowcount == _PRUNE_ROWS:
+                continue
 
 
 class _NewerVersionError(Exception):
@@ -322,11 +347,10 @@ def _close(db: sqlite3.Connection | None) -> None:
 
 def _write(db: sqlite3.Connection, acts: Sequence[_Act]) -> None:
     """All in one transaction."""
-    if acts:
-        db.execute("BEGIN IMMEDIATE")
-        for act in acts:
-            act(db)
-        db.execute("COMMIT")
+    db.execute("BEGIN IMMEDIATE")
+    for act in acts:
+        act(db)
+    db.execute("COMMIT")
 
 
 def _follow(states: Iterable[LeaseState], now: int, db: sqlite3.Connection) -> None:

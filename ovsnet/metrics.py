@@ -114,13 +114,11 @@ def _pools(controller: Controller) -> Iterator[Metric]:
     )
     leases = GaugeMetricFamily("ovsnet_pool_leases", "Leases of a pool by what holds them.", labels=("pool", "kind"))
     draining = GaugeMetricFamily("ovsnet_pool_draining", "1 for a pool that gives nothing new.", labels=("pool",))
-    kinds = controller.store.lease_kinds()
-    for use in controller.store.pools():
-        pool = use.pool
-        for state, number in (("leased", use.leased), ("free", max(use.capacity - use.leased, 0))):
+    for pool, free, kinds in controller.store.counts_by_kind():
+        for state, number in (("leased", kinds.total()), ("free", free)):
             addresses.add_metric((pool.name, str(pool.subnet), state), number)
         draining.add_metric((pool.name,), int(pool.draining))
-        for kind, number in sorted(kinds.get(pool.uuid, Counter()).items()):
+        for kind, number in sorted(kinds.items()):
             leases.add_metric((pool.name, kind), number)
     yield from (addresses, leases, draining)
 

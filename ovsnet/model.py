@@ -231,6 +231,35 @@ class LeaseRecord:
     released_by: str
 
 
+class EventKind(StrEnum):
+    """What can happen to an address."""
+
+    LEASED = "leased"
+    CHANGED = "changed"  # Docker's address has become an endpoint's
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to an address, from the event journal. `id` grows with time.
+
+    `reason` is the edge it came by ("cni", "docker", "api"), or the reason in words; the rest is as in LeaseRecord.
+    """
+
+    id: int
+    time: datetime
+    what: EventKind
+    reason: str
+    address: IPAddress
+    pool: str
+    owner: LeaseOwner
+    network: str
+    container: str
+    ifname: str
+    node: str
+    labels: Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class PoolUse:
     """A pool with its counts: `capacity` is what dynamic allocation could give in an empty pool."""

@@ -16,6 +16,7 @@ from ovsnet import model
 from ovsnet.access.guard import PEER
 from ovsnet.check import Finding
 from ovsnet.errors import AlreadyExists, EndpointNotFound, InUse, NetworkNotFound, NotFound, OvsnetError, PoolNotFound
+from ovsnet.events import Events
 from ovsnet.names import mac_for
 
 T = TypeVar("T", model.Pool, model.Network)
@@ -30,6 +31,7 @@ class FakeController:
         self.past: list[model.LeaseRecord] = []
         self.told = model.Health(ok=True, state="ok", switch="ok", node="n1", version="9.9")
         self.findings: list[Finding] = []
+        self.events = Events(None, followers=1)
         self._pools: dict[str, model.Pool] = {}
         self._networks: dict[str, model.Network] = {}
         self._endpoints: dict[str, model.Endpoint] = {}

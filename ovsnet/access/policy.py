@@ -23,6 +23,7 @@ _VIEWER: Final = (
     "GET /v1/endpoints",
     "GET /v1/endpoints/<uuid>",
     "GET /v1/check",
+    "GET /v1/events",
     "GET /metrics",
 )
 _NODE: Final = (

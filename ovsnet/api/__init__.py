@@ -15,7 +15,21 @@ from flask_openapi.openapi import OpenAPI
 from ovsnet.access import Guard, Rates
 from ovsnet.operations import Observe, observe_nothing
 
-from . import checks, document, endpoints, gate, health, leases, networks, operations, pools, problems, scrape, tokens
+from . import (
+    checks,
+    document,
+    endpoints,
+    events,
+    gate,
+    health,
+    leases,
+    networks,
+    operations,
+    pools,
+    problems,
+    scrape,
+    tokens,
+)
 from .resource import Checks, UseCases
 from .schemas import Problem
 
@@ -55,7 +69,7 @@ def create_app(
     problems.register(app)
     operations.register(app, observe)
     gate.register(app, guard, rates or Rates(0))
-    for room in (pools, leases, networks, endpoints, health):
+    for room in (pools, leases, events, networks, endpoints, health):
         app.register_api(room.create_blueprint(controller))
     app.register_api(checks.create_blueprint(checker))
     app.register_api(tokens.create_blueprint(guard.tokens))

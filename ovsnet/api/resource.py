@@ -14,6 +14,7 @@ from werkzeug.exceptions import BadRequest
 from ovsnet import model
 from ovsnet.check import Finding
 from ovsnet.errors import InvalidRequest
+from ovsnet.events import Events
 
 from .problems import DOCUMENTED
 
@@ -42,6 +43,9 @@ class UseCases(Protocol):
     def delete_endpoint(self, ref: str) -> None: ...
     def attach(self, request: model.AttachRequest) -> model.Attachment: ...
     def health(self) -> model.Health: ...
+
+    @property
+    def events(self) -> Events: ...
 
 
 class Checks(Protocol):

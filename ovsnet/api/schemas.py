@@ -157,6 +157,19 @@ class LeaseHistoryQuery(_Request):
     pool: str = Field("", description="Only in this pool, by name or UUID; it may be gone")
 
 
+class EventQuery(_Request):
+    """Which events."""
+
+    after: int | None = Field(
+        None,
+        ge=0,
+        le=2**63 - 1,
+        strict=False,
+        description="Only those after the event of this id; default: the latest ones",
+    )
+    limit: int = Field(100, ge=1, le=1000, strict=False, description="Most events to list")
+
+
 class PoolCreate(_Request):
     """A subnet pool to be made. Ranges limit dynamic allocation; none means the whole subnet."""
 
@@ -586,6 +599,41 @@ class Health(BaseModel):
         return cls(status="ok", state=health.state, switch=health.switch, node=health.node, version=health.version)
 
 
+class Event(BaseModel):
+    """Something that happened to an address."""
+
+    id: int = Field(description="Grows with time; what `after` and `Last-Event-ID` take")
+    time: str = Field(description="ISO 8601")
+    what: str = Field(description="leased, changed (Docker's address has become an endpoint's) or released")
+    reason: str = Field(description="The edge that it came by (cni, docker, api), or the reason in words")
+    address: str
+    pool: str = Field(description="The pool's name")
+    owner: LeaseOwner
+    network: str
+    container: str
+    ifname: str
+    node: str
+    labels: dict[str, str]
+
+    @classmethod
+    def of(cls, event: model.Event) -> Self:
+        """From the vocabulary."""
+        return cls(
+            id=event.id,
+            time=event.time.isoformat(),
+            what=event.what.value,
+            reason=event.reason,
+            address=str(event.address),
+            pool=event.pool,
+            owner=LeaseOwner(kind=event.owner.kind.value, id=event.owner.id),
+            network=event.network,
+            container=event.container,
+            ifname=event.ifname,
+            node=event.node,
+            labels=dict(event.labels),
+        )
+
+
 class Problem(BaseModel):
     """A problem document (RFC 9457)."""
 
@@ -613,6 +661,10 @@ class Leases(RootModel[list[Lease]]):
 
 class LeaseHistory(RootModel[list[LeaseRecord]]):
     """Who had an address, the latest first; a thousand at most."""
+
+
+class Events(RootModel[list[Event]]):
+    """Events, the oldest first."""
 
 
 class Networks(RootModel[list[Network]]):

@@ -10,6 +10,8 @@ from ovsnet.errors import OvsnetError
 from . import addresses
 from .cni import cni
 from .db import db
+from .doctor import doctor
+from .events import events
 from .ipam import ipam
 from .output import print_json, print_sheet
 from .resources import endpoint, network, pool
@@ -58,6 +60,8 @@ def version(session: Session) -> None:
 
 for group in (pool, network, endpoint, ipam, token, cni, db):
     cli.add_command(group)
+for command in (events, doctor):
+    cli.add_command(command)
 for command in (addresses.show, addresses.check, addresses.reserve, addresses.release):
     ipam.add_command(command)
 

@@ -45,6 +45,12 @@ def print_table(columns: tuple[Column, ...], rows: Iterable[tuple[object, ...]])
     _render([columns[index].title for index in shown], [[row[index] for index in shown] for row in cells])
 
 
+def print_line(row: tuple[object, ...], widths: tuple[int, ...]) -> None:
+    """A row of a table that has no end, so that its columns' widths are chosen beforehand."""
+    cells = (_cell(value, ",").ljust(width) for value, width in zip(row, widths, strict=True))
+    click.echo((" " * GAP).join(cells).rstrip())
+
+
 def print_sheet(values: Mapping[str, object]) -> None:
     """One thing, a line for each of its keys."""
     separator = "\n" if sys.stdout.isatty() else ","

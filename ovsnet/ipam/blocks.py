@@ -121,6 +121,10 @@ class PoolBlocks:
         """How many addresses dynamic allocation could give in the empty pool."""
         return self._dynamic.size()
 
+    def gives(self, address: int) -> bool:
+        """Whether dynamic allocation could give `address` in the empty pool."""
+        return address in self._dynamic
+
     def block_start(self, address: int) -> int:
         """The start of the block in which `address` lies."""
         return address - (address - self._first) % self._size

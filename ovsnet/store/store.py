@@ -139,13 +139,15 @@ class Store:
         pool = self.pool(ref)
         return self._engine.read(lambda: self._leases(pool))
 
-    def lease_kinds(self) -> dict[str, Counter[str]]:
-        """How many leases each kind of owner has in each pool (uuid)."""
-        blocks = self._engine.read(lambda: {uuid: list(one.blocks.values()) for uuid, one in self.view.blocks.items()})
-        return {
-            uuid: Counter(owner.partition(":")[0] for block in found for owner in block.leases.values())
-            for uuid, found in blocks.items()
-        }
+    def counts_by_kind(self) -> list[tuple[Pool, int, Counter[str]]]:
+        """Each pool with its number of addresses that dynamic allocation can give, and the leases that kinds of owners have."""
+        found = self._engine.read(lambda: [(one, list(one.blocks.values())) for one in self.view.blocks.values()])
+        counted = []
+        for pool, blocks in found:  # not in the engine's way
+            leases = [lease for block in blocks for lease in block.leases.items()]
+            free = pool.capacity - sum(pool.gives(address) for address, _ in leases)
+            counted.append((pool.pool, free, Counter(owner.partition(":")[0] for _, owner in leases)))
+        return counted
 
     def counts(self) -> Counts:
         """What the connection has done."""

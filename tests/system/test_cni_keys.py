@@ -132,7 +132,7 @@ def test_addresses_from_pools_that_exist(stack: Stack, pod: NewPod) -> None:
 def test_calls_are_logged_as_the_configuration_says(stack: Stack, pod: NewPod) -> None:
     box = pod()
     conf = stack.conf("logged", subnet=SUBNET)
-    line = re.compile(rf'"containerid": "{box.id}".*"event": "cni ADD"')
+    line = re.compile(rf'"containerid": "{box.id}".*"name": "logged", "event": "cni ADD"')
     box.attach(conf | {"log_level": "warning"})
     box.attach(conf | {"log_level": "info"})  # ovsnetd has told of the first before it answers this one, or never will
     wait_until(lambda: line.search(stack.log_tail()), "the ADD is logged")

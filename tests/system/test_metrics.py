@@ -79,6 +79,6 @@ def test_each_operation_has_one_line(stack: Stack, pod: Callable[[], Pod]) -> No
     wait_until(lambda: len(lines()) >= 2, "both are told")
     good, bad = lines()
     assert (good["result"], good["level"], good["containerid"]) == ("ok", "info", box.id)
-    assert (bad["result"], bad["level"]) == ("invalid-request", "warning")
+    assert (bad["result"], bad["level"]) == ("cni-4", "warning")
     assert good["request_id"] != bad["request_id"]
     assert good["ms"] > 0

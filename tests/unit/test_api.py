@@ -366,6 +366,7 @@ SHAPES = [
     "LeaseRecord",
     "Token",
     "NewToken",
+    "Event",
 ]
 
 

@@ -1,0 +1,165 @@
+"""Events: what happens to addresses, in the order of its happening, to be listed and followed.
+
+The journal's file has them in a table that triggers fill from the possessions (see ovsnet/journal.py), in the same
+transaction; the journal keeps them as long as these. Owns that table, and who follows it. Ids grow for ever, also over a file
+that was broken and begun anew: a new table's begin at the microseconds since 1970.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from .errors import NotFound, Unavailable
+from .model import Event, EventKind, LeaseOwner, OwnerKind
+
+if TYPE_CHECKING:
+    from .journal import Journal
+
+HEARTBEAT: Final = 10.0  # seconds after which a follower without news is told that it is followed still
+MAX_EVENTS: Final = 1000  # that one question is answered with
+
+_NOW = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+_WHO = "address, pool, kind, owner, network, container, ifname, node, labels"
+_NEW = ", ".join(f"NEW.{column}" for column in _WHO.split(", "))
+
+SCHEMA: Final = f"""
+CREATE TABLE IF NOT EXISTS event (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    possession INTEGER NOT NULL,
+    time INTEGER NOT NULL,
+    what TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    address TEXT NOT NULL,
+    pool TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    network TEXT NOT NULL,
+    container TEXT NOT NULL,
+    ifname TEXT NOT NULL,
+    node TEXT NOT NULL,
+    labels TEXT NOT NULL
+);
+INSERT INTO sqlite_sequence (name, seq)
+SELECT 'event', {_NOW} WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'event');
+CREATE INDEX IF NOT EXISTS event_by_time ON event (time);
+CREATE INDEX IF NOT EXISTS event_by_possession ON event (possession);
+CREATE TRIGGER IF NOT EXISTS leased AFTER INSERT ON possession BEGIN
+    INSERT INTO event (possession, time, what, reason, {_WHO})
+    VALUES (NEW.id, NEW.since, '{EventKind.LEASED}', NEW.origin, {_NEW});
+END;
+CREATE TRIGGER IF NOT EXISTS changed AFTER UPDATE OF owner ON possession WHEN NEW.until IS NULL BEGIN
+    INSERT INTO event (possession, time, what, reason, {_WHO})
+    VALUES (NEW.id, {_NOW}, '{EventKind.CHANGED}', NEW.origin, {_NEW});
+END;
+CREATE TRIGGER IF NOT EXISTS released AFTER UPDATE OF until ON possession WHEN OLD.until IS NULL BEGIN
+    INSERT INTO event (possession, time, what, reason, {_WHO})
+    VALUES (NEW.id, NEW.until, '{EventKind.RELEASED}', NEW.released_by, {_NEW});
+END;
+CREATE TRIGGER IF NOT EXISTS attributed AFTER UPDATE OF released_by ON possession WHEN OLD.until IS NOT NULL BEGIN
+    UPDATE event SET reason = NEW.released_by WHERE possession = NEW.id AND what = '{EventKind.RELEASED}';
+END;
+"""  # noqa: S608  # names of ours
+PRUNE: Final = "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE time < ? LIMIT ?)"
+_COLUMNS = f"id, time, what, reason, {_WHO}"
+_AFTER = f"SELECT {_COLUMNS} FROM event WHERE id > :after ORDER BY id LIMIT :limit"  # noqa: S608  # names of ours
+_LATEST = f"SELECT {_COLUMNS} FROM event ORDER BY id DESC LIMIT :limit"  # noqa: S608
+_LAST = "SELECT seq FROM sqlite_sequence WHERE name = 'event'"
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+class Events:
+    """The events of `journal`, None where none is kept. At most `followers` follow them at once. Thread-safe."""
+
+    def __init__(self, journal: Journal | None, followers: int) -> None:
+        self._journal = journal
+        self._places = threading.BoundedSemaphore(followers)
+        self._closed = False
+
+    def list(self, after: int | None, limit: int) -> list[Event]:
+        """The first `limit` events after the one of that id, or the latest ones; the oldest first. NotFound, Unavailable."""
+        journal = self._kept()
+        if after is None:
+            return [_as_event(row) for row in reversed(journal.read(_LATEST, {"limit": limit}))]
+        return [_as_event(row) for row in journal.read(_AFTER, {"after": after, "limit": limit})]
+
+    def follow(self, after: int | None) -> Following:
+        """The events after the one of that id, or from now on, without an end. Unavailable if too many follow. NotFound."""
+        journal = self._kept()
+        if after is None:
+            after = next((seq for (seq,) in journal.read(_LAST, {})), 0)
+        if not self._places.acquire(blocking=False):
+            raise Unavailable("too many follow the events", hint="end one of those, or set more `workers`")
+        return Following(self, journal, after)
+
+    def close(self) -> None:
+        """Let all who follow come to an end: ovsnetd stops."""
+        self._closed = True
+        if self._journal is not None:
+            self._journal.wake()
+
+    @property
+    def closed(self) -> bool:
+        """Whether those who follow are to end."""
+        return self._closed
+
+    def leave(self) -> None:
+        """One follows no longer."""
+        self._places.release()
+
+    def _kept(self) -> Journal:
+        if self._journal is None:
+            raise NotFound("events are not kept on this host", hint="set journal_days and restart ovsnetd")
+        return self._journal
+
+
+class Following:
+    """One who follows; iterating gives batches of events, an empty one as a sign of life. To be closed."""
+
+    def __init__(self, events: Events, journal: Journal, after: int) -> None:
+        self._events = events
+        self._journal = journal
+        self._after = after
+        self._left = threading.Lock()  # taken for ever by who closes first
+
+    def __iter__(self) -> Iterator[list[Event]]:
+        seen = self._journal.wait_written(-1, 0)
+        yield []
+        while not self._events.closed:
+            found = self._events.list(self._after, MAX_EVENTS)
+            if found:
+                self._after = found[-1].id
+                yield found
+                continue
+            before, seen = seen, self._journal.wait_written(seen, HEARTBEAT)
+            if before == seen:
+                yield []
+
+    def close(self) -> None:
+        """Make room for somebody else; again is harmless."""
+        if self._left.acquire(blocking=False):
+            self._events.leave()
+
+
+def _as_event(row: tuple[Any, ...]) -> Event:
+    """A row of _COLUMNS."""
+    identity, time, what, reason, address, pool, kind, owner, network, container, ifname, node, labels = row
+    return Event(
+        id=identity,
+        time=_EPOCH + timedelta(microseconds=time),
+        what=EventKind(what),
+        reason=reason,
+        address=ipaddress.ip_address(address),
+        pool=pool,
+        owner=LeaseOwner(OwnerKind(kind), owner),
+        network=network,
+        container=container,
+        ifname=ifname,
+        node=node,
+        labels=json.loads(labels),
+    )
