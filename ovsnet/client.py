@@ -10,7 +10,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, TypedDict, cast
@@ -21,6 +21,7 @@ from .errors import DeadlineExceeded, Forbidden, InvalidRequest, OvsnetError, Un
 
 DEFAULT_SOCKET = "/run/ovsnet/ovsnet.sock"
 _SILENCE = 30.0  # seconds without a sign of life after which a stream of events is given up
+_POLL = 0.2  # seconds between questions about an operation
 DEFAULT_DEADLINE = 30.0  # seconds; longer than ovsnetd's own, whose error says more
 
 
@@ -189,6 +190,37 @@ class Endpoint(TypedDict):
     published: list[str]
 
 
+class Operation(TypedDict):
+    """Work that goes on behind its answer."""
+
+    id: str
+    kind: str
+    subject: str
+    by: str
+    status: str
+    started: str
+    ended: str | None
+    done: int
+    total: int
+    problem: dict[str, Any] | None
+    result: Any
+
+
+class ChangeRecord(TypedDict):
+    """Who changed what by the API."""
+
+    id: int
+    time: str
+    caller: str
+    role: str
+    method: str
+    path: str
+    operation: str
+    status: int
+    before: Any
+    after: Any
+
+
 class Health(TypedDict):
     """The controller serves requests."""
 
@@ -287,15 +319,16 @@ class Client:
         exclusions: Sequence[str] | None = None,
         static_ranges: Sequence[str] | None = None,
         draining: bool | None = None,
+        etag: str = "*",
     ) -> Pool:
-        """Change a pool; what is None (or "") stays."""
+        """Change a pool; what is None (or "") stays. `etag` is the state that it is meant for, else PreconditionFailed."""
         body: dict[str, Any] = {"subnet": subnet} if subnet else {}
         for key, value in (("ranges", ranges), ("exclusions", exclusions), ("static_ranges", static_ranges)):
             if value is not None:
                 body[key] = list(value)
         if draining is not None:
             body["draining"] = draining
-        return cast(Pool, self._call("PATCH", f"/v1/pools/{_part(ref)}", body))
+        return cast(Pool, self._call("PATCH", f"/v1/pools/{_part(ref)}", body, {"If-Match": etag}))
 
     def delete_pool(self, ref: str, *, force: bool = False) -> None:
         """Delete a pool that no network uses; `force` takes along reservations and what Docker holds."""
@@ -361,10 +394,35 @@ class Client:
         """Delete a network that has no endpoints."""
         self._call("DELETE", f"/v1/networks/{_part(ref)}")
 
-    def endpoints(self, network: str | None = None) -> list[Endpoint]:
-        """All endpoints, or those of one network."""
-        query = "" if network is None else "?" + urlencode({"network": network})
-        return cast(list[Endpoint], self._call("GET", f"/v1/endpoints{query}"))
+    def remove_network(self, ref: str) -> Operation:
+        """Begin to take all endpoints off a network and to delete it."""
+        return cast(Operation, self._call("DELETE", f"/v1/networks/{_part(ref)}?force=true"))
+
+    def operation(self, ident: str) -> Operation:
+        """How far an operation is."""
+        return cast(Operation, self._call("GET", f"/v1/operations/{_part(ident)}"))
+
+    def finish(self, operation: Operation, told: Callable[[Operation], None] = lambda _: None) -> Any:
+        """Wait for the end of an operation, however long that takes, and give its result, or raise its error."""
+        while operation["status"] == "running":
+            told(operation)
+            time.sleep(_POLL)
+            operation = self.operation(operation["id"])
+        if operation["problem"] is not None:
+            raise from_problem(operation["problem"])
+        return operation["result"]
+
+    def audit(
+        self, *, caller: str = "", path: str = "", since: str = "", limit: int | None = None
+    ) -> list[ChangeRecord]:
+        """Who changed what by the API, the latest first."""
+        query = urlencode(_given(caller=caller, path=path, since=since, limit=limit))
+        return cast(list[ChangeRecord], self._call("GET", f"/v1/audit?{query}"))
+
+    def endpoints(self, network: str | None = None, **filters: str) -> list[Endpoint]:
+        """All endpoints, or those of one network; `filters` are pool, container, node, origin and address."""
+        query = urlencode(({} if network is None else {"network": network}) | _given(**filters))
+        return cast(list[Endpoint], self._call("GET", f"/v1/endpoints?{query}" if query else "/v1/endpoints"))
 
     def endpoint(self, uuid: str) -> Endpoint:
         """One endpoint."""
@@ -415,8 +473,14 @@ class Client:
         """That the controller serves requests; raises Unavailable with the reason, and details, when it does not."""
         return cast(Health, self._call("GET", "/healthz"))
 
-    def _call(self, method: str, target: str, body: dict[str, Any] | None = None) -> Any:
-        headers = {"Accept": "application/json, application/problem+json", "User-Agent": f"ovsnet/{__version__}"}
+    def _call(
+        self, method: str, target: str, body: dict[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        headers = {
+            "Accept": "application/json, application/problem+json",
+            "User-Agent": f"ovsnet/{__version__}",
+            **(headers or {}),
+        }
         if body is not None:
             headers["Content-Type"] = "application/json"
         with closing(_Connection(self.path, self.deadline)) as connection, self._told():

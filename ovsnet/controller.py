@@ -70,8 +70,11 @@ from .model import (
 from .names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation, mac_for, mac_of
 from .nat import DockerUser, Limits, Rules, forget, in_use
 from .ports import Ports
+from .rehearsal import Rehearsal
+from .removal import remove_network
 from .store import PendingEndpoint, Store
 from .switch import Switch
+from .tasks import Progress
 
 LOG = logging.getLogger(__name__)
 
@@ -218,6 +221,30 @@ class Controller:
 
         AlreadyExists, TagInUse, PoolOverlap, PoolNotFound, InvalidRequest, SwitchUnavailable, LinkFailed.
         """
+        draft, pools = self.draft_network(spec)
+        bridge = draft.bridge
+        with self._locks.hold(f"bridge {bridge}", self.settings.deadline), ExitStack() as undo:
+            existed = self.store.find_network(spec.name) is not None
+            self.switch.ensure_bridge(bridge)
+            undo.callback(self._drop_bridge, bridge)
+            reach(Point.NETWORK_BRIDGE)
+            choose, foreign = self.free_tags(spec, bridge)
+            network = self.store.create_network(draft, pools, choose_tag=choose, foreign_tags=foreign)
+            if not existed:
+                undo.callback(self.store.delete_network, network.uuid, self.pools_going_with(network))
+            reach(Point.NETWORK_WRITTEN)
+            self._ensure_gateway(network)
+            reach(Point.NETWORK_GATEWAY)
+            self._here.add(network.uuid)
+            if network.masquerade:
+                self.load_rules()
+            reach(Point.NETWORK_RULES)
+            undo.pop_all()
+        LOG.info("network %s is on bridge %s, VLAN %d", network.name, network.bridge, network.tag)
+        return network
+
+    def draft_network(self, spec: NetworkSpec) -> tuple[Network, list[Pool | str]]:
+        """The network that a specification asks for, checked, and its pools: uuids of those that exist, drafts of the others."""
         check_network_name(spec.name)
         pools: list[Pool | str] = [self.store.pool(ref).uuid for ref in spec.pools]
         drafts = [draft_pool(one, self._pool_name(one, spec), {MADE_WITH: spec.name}) for one in spec.subnets]
@@ -243,26 +270,13 @@ class Controller:
             labels=spec.labels,
             masquerade=bool(spec.masquerade),
         )
-        with self._locks.hold(f"bridge {bridge}", self.settings.deadline), ExitStack() as undo:
-            existed = self.store.find_network(spec.name) is not None
-            self.switch.ensure_bridge(bridge)
-            undo.callback(self._drop_bridge, bridge)
-            reach(Point.NETWORK_BRIDGE)
-            choose = range(self.settings.vlan_first, self.settings.vlan_last + 1) if spec.tag is None else None
-            foreign = self.switch.tags(bridge) if choose else frozenset[int]()
-            network = self.store.create_network(draft, pools, choose_tag=choose, foreign_tags=foreign)
-            if not existed:
-                undo.callback(self.store.delete_network, network.uuid, self._pools_going_with(network))
-            reach(Point.NETWORK_WRITTEN)
-            self._ensure_gateway(network)
-            reach(Point.NETWORK_GATEWAY)
-            self._here.add(network.uuid)
-            if network.masquerade:
-                self.load_rules()
-            reach(Point.NETWORK_RULES)
-            undo.pop_all()
-        LOG.info("network %s is on bridge %s, VLAN %d", network.name, network.bridge, network.tag)
-        return network
+        return draft, pools
+
+    def free_tags(self, spec: NetworkSpec, bridge: str) -> tuple[range | None, frozenset[int]]:
+        """Which VLAN tags a network may get, None if its own, and which of them somebody else on the bridge has."""
+        if spec.tag is not None:
+            return None, frozenset()
+        return range(self.settings.vlan_first, self.settings.vlan_last + 1), self.switch.tags(bridge)
 
     def _uplink_mtu(self, bridge: str) -> int:
         """What the way out of a bridge can carry: the least of its uplinks, or else the device of the host's default route."""
@@ -277,7 +291,7 @@ class Controller:
         pools = self.store.pools_of(network)
         with self._locks.hold(f"bridge {network.bridge}", self.settings.deadline):
             # The store decides, for it knows of endpoints on all hosts; the port of a deleted network is found by recover().
-            self.store.delete_network(network.uuid, self._pools_going_with(network))
+            self.store.delete_network(network.uuid, self.pools_going_with(network))
             reach(Point.NETWORK_GONE)
             for pool in pools:  # of those that stay
                 for gateway in network.gateways:
@@ -428,7 +442,7 @@ class Controller:
             return spec.name
         return network.name if spec.subnet.version == 4 else f"{network.name}-v6"
 
-    def _pools_going_with(self, network: Network) -> list[str]:
+    def pools_going_with(self, network: Network) -> list[str]:
         """Pools that nobody needs without this network: made with it, or by Docker, which releases a pool before its network."""
         pools = self.store.pools_of(network)
         return [
@@ -928,6 +942,14 @@ class Controller:
         for port in limited.keys() - devices:
             if self.links.link(port) is not None:
                 self.limits.set(port, limited[port].ingress_rate, limited[port].ingress_burst)
+
+    def remove_network(self, ref: str, progress: Progress) -> None:
+        """Remove a network together with its endpoints, whoever they belong to; NetworkNotFound, InUse."""
+        remove_network(self, ref, progress)
+
+    def rehearsal(self) -> Rehearsal:
+        """The same use cases, but they only check and tell what they would do."""
+        return Rehearsal(self)
 
     def history(self, address: IPAddress, at: datetime | None = None, pool: str = "") -> list[LeaseRecord]:
         """Who had an address, ever or at one moment, the latest first; `pool` is a name or uuid, also of a pool that is gone.

@@ -34,6 +34,7 @@ from cnm.peer import requester
 
 from . import __version__, access, api, config, crashpoints
 from .access.listener import Tls, new_server
+from .audit import Audit
 from .check import Checker
 from .controller import Controller
 from .docker import DockerDriver
@@ -47,6 +48,7 @@ from .ports import Ports
 from .reaper import Reaper
 from .store import StateServer, Store
 from .switch import Switch
+from .tasks import Operations
 
 LOG = logging.getLogger("ovsnet")
 
@@ -134,6 +136,8 @@ class Daemon:
             undo.callback(reaper.stop)
             metrics = Metrics(version=__version__, endpoints=settings.metrics_endpoints)
             metrics.watch(controller)
+            operations = Operations()
+            undo.callback(operations.stop)
             app = api.create_app(
                 controller,
                 Checker(controller, metrics.drift),
@@ -146,6 +150,8 @@ class Daemon:
                 rates=access.Rates(settings.rate_limit),
                 observe=metrics.observe,
                 metrics=metrics.render,
+                audit=Audit(journal),
+                work=operations,
             )
             app.register_blueprint(create_blueprint(controller, metrics.observe))
             plugins = listener.Listener(

@@ -76,6 +76,19 @@ CREATE UNIQUE INDEX IF NOT EXISTS standing ON possession (pool_uuid, address) WH
 CREATE INDEX IF NOT EXISTS by_address ON possession (address, since);
 CREATE INDEX IF NOT EXISTS by_end ON possession (until) WHERE until IS NOT NULL;
 {events.SCHEMA}
+CREATE TABLE IF NOT EXISTS audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    time INTEGER NOT NULL,
+    caller TEXT NOT NULL,
+    role TEXT NOT NULL,
+    method TEXT NOT NULL,
+    path TEXT NOT NULL,
+    operation TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    before TEXT NOT NULL,
+    after TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS by_time ON audit (time);
 PRAGMA user_version = {_VERSION};
 COMMIT;
 """
@@ -103,6 +116,7 @@ ORDER BY since DESC, id DESC LIMIT :limit
 _PRUNES = (
     "DELETE FROM possession WHERE id IN (SELECT id FROM possession WHERE until < ? LIMIT ?)",
     events.PRUNE,
+    "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE time < ? LIMIT ?)",
 )
 
 _Act = Callable[[sqlite3.Connection], None]
@@ -152,17 +166,18 @@ class Journal:
 
     def leases_stand(self, states: Iterable[LeaseState]) -> None:
         """All leases there are; iterated later, in another thread."""
-        self._record(partial(_compare, states, _now()))
+        self.record(partial(_compare, states, _now()))
 
     def leases_changed(self, states: Sequence[LeaseState]) -> None:
         """Addresses that have another owner than before."""
-        self._record(partial(_follow, states, _now()))
+        self.record(partial(_follow, states, _now()))
 
     def lease_released(self, pool: Pool, address: int, by: str) -> None:
         """Who ended the latest lease of an address; for those that did not end it by the way it was made."""
-        self._record(partial(_attribute, pool, address, by))
+        self.record(partial(_attribute, pool, address, by))
 
-    def _record(self, act: _Act) -> None:
+    def record(self, act: _Act) -> None:
+        """Have the thread do something in the file, in the next transaction; for those who keep a table of their own there."""
         if self._thread is None:
             return
         if self._queue.qsize() < self._capacity:

@@ -194,6 +194,11 @@ class Lease:
     owner: LeaseOwner
     node: str  # of the block that the address lies in
 
+    @property
+    def container(self) -> str:
+        """The container whose endpoint has it; "" if it is no endpoint's."""
+        return self.owner.id.split("/")[1] if self.owner.kind is OwnerKind.ENDPOINT else ""
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseState:

@@ -98,6 +98,9 @@ class Command(ovs_command.BaseCommand):  # type: ignore[misc]
     """
 
     result: Any
+    planned: Any = (
+        None  # what `result` will be, as far as that is known before the commit; None: `result` is known by then
+    )
 
     def run_idl(self, txn: Transaction) -> None:
         """Add the changes to the transaction; set `self.result`."""
@@ -517,6 +520,35 @@ class Engine:
     def _unknown(self) -> DeadlineExceeded:
         hint = "ask again" if self.ready else f"ask again; {self.idl.advice()}"
         return DeadlineExceeded(f"the {self.name} database did not answer; the outcome is unknown", hint=hint)
+
+
+class Rehearsal(Engine):
+    """The same engine, but its commands run on the replica only: they tell what they would yield, and write nothing."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.__dict__ = engine.__dict__
+
+    def submit(
+        self, *commands: ovs_command.BaseCommand, timeout: float | None = None, alone: bool = False
+    ) -> Future[list[Any]]:
+        """The future yields what the commands would, or fails as they would."""
+        del timeout, alone
+
+        def run() -> list[Any]:
+            txn = Transaction(self.idl)
+            try:
+                for command in commands:
+                    command.run_idl(txn)
+                return [command.result if command.planned is None else command.planned for command in commands]
+            finally:
+                txn.abort()
+
+        future: Future[list[Any]] = Future()
+        try:
+            future.set_result(self.read(run))
+        except OvsnetError as exc:
+            future.set_exception(exc)
+        return future
 
 
 def fetch_schema(remote: str, database: str, timeout: float, unavailable: type[Unavailable]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ipaddress
 import uuid
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from ovsnet.check import Finding
 from ovsnet.errors import AlreadyExists, EndpointNotFound, InUse, NetworkNotFound, NotFound, OvsnetError, PoolNotFound
 from ovsnet.events import Events
 from ovsnet.names import mac_for
+from ovsnet.tasks import Progress
 
 T = TypeVar("T", model.Pool, model.Network)
 
@@ -153,6 +155,16 @@ class FakeController:
         if self.endpoints(network.uuid):
             raise InUse(f"network {ref!r} has endpoints", hint="remove them first")
         del self._networks[network.uuid]
+
+    def remove_network(self, ref: str, progress: Progress) -> None:
+        uuid = self.network(ref).uuid
+        for number, endpoint in enumerate(self.endpoints(uuid)):
+            progress(number, len(self._endpoints))
+            self.delete_endpoint(endpoint.uuid)
+        self.delete_network(uuid)
+
+    def rehearsal(self) -> FakeController:
+        return copy.deepcopy(self, {id(self.events): self.events})
 
     def networks(self) -> list[model.Network]:
         self._check()

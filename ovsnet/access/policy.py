@@ -25,6 +25,8 @@ _VIEWER: Final = (
     "GET /v1/check",
     "GET /v1/events",
     "GET /metrics",
+    "GET /v1/operations",
+    "GET /v1/operations/<id>",
 )
 _NODE: Final = (
     "POST /v1/endpoints",
@@ -44,6 +46,7 @@ _OPERATOR: Final = (
     "POST /v1/check",
 )
 _ADMIN: Final = (
+    "GET /v1/audit",
     "GET /v1/tokens",
     "POST /v1/tokens",
     "DELETE /v1/tokens/<ref>",

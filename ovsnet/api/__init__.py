@@ -13,9 +13,13 @@ from flask import Response, jsonify
 from flask_openapi.openapi import OpenAPI
 
 from ovsnet.access import Guard, Rates
+from ovsnet.audit import Audit
 from ovsnet.operations import Observe, observe_nothing
+from ovsnet.tasks import Operations
 
+from . import audit as audits
 from . import (
+    changes,
     checks,
     document,
     endpoints,
@@ -28,10 +32,11 @@ from . import (
     pools,
     problems,
     scrape,
+    tasks,
     tokens,
 )
-from .resource import Checks, UseCases
-from .schemas import Problem
+from .resource import Checks, UseCases, looks_of
+from .schemas import Problem, Token
 
 MAX_BODY = 1 << 20  # bytes
 
@@ -47,13 +52,18 @@ def create_app(
     rates: Rates | None = None,
     observe: Observe = observe_nothing,
     metrics: Callable[[], bytes] = bytes,
+    audit: Audit | None = None,
+    work: Operations | None = None,
 ) -> OpenAPI:
     """The REST API on the use cases as a Flask app; `version` is ovsnetd's, told in `/openapi.json` (OpenAPI 3.1).
 
     `guard` tells who callers are, by default root on the unix socket and nobody else; `rates` how often they may ask.
-    `observe` is told of each operation; `metrics` renders what `/metrics` tells.
+    `observe` is told of each operation; `metrics` renders what `/metrics` tells; `audit` remembers what callers change; `work`
+    does what takes long.
     """
     guard = guard or Guard()
+    audit = audit or Audit(None)
+    work = work or Operations()
     app = OpenAPI(
         "ovsnet.api",
         info={"title": "ovsnet", "version": version, "description": "Container networks on Open vSwitch."},
@@ -69,13 +79,19 @@ def create_app(
     problems.register(app)
     operations.register(app, observe)
     gate.register(app, guard, rates or Rates(0))
-    for room in (pools, leases, events, networks, endpoints, health):
+    for room in (pools, leases, events, endpoints, health):
         app.register_api(room.create_blueprint(controller))
-    app.register_api(checks.create_blueprint(checker))
+    app.register_api(networks.create_blueprint(controller, work))
+    app.register_api(checks.create_blueprint(checker, work))
     app.register_api(tokens.create_blueprint(guard.tokens))
+    app.register_api(audits.create_blueprint(audit))
+    app.register_api(tasks.create_blueprint(work))
     app.register_api(scrape.create_blueprint(metrics))
     # Now: the library builds it at the first call, and not for several threads at once.
     described = document.complete(app.api_doc)
+
+    looks = looks_of(controller) | {"tokens": lambda ref: Token.of(guard.tokens.get(ref))}
+    changes.register(app, looks, audit, document.queries(described))
 
     @app.get("/openapi.json", doc_ui=False)
     def openapi() -> Response:

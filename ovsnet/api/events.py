@@ -24,15 +24,8 @@ _RETRY_MS = 1000  # after which a browser connects again
 def create_blueprint(controller: UseCases) -> APIBlueprint:
     """The resource on `controller`."""
     blueprint = new_blueprint("events", "/v1/events")
-    both = {
-        "description": "A list, or a stream of the same objects",
-        "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/Events"}},
-            STREAM: {"schema": {"type": "string"}},
-        },
-    }
 
-    @blueprint.get("", responses={200: both})
+    @blueprint.get("", responses={200: Events})
     def list_events(query: EventQuery) -> Response:
         """What happened to addresses; with `Accept: text/event-stream` as it happens."""
         if request.accept_mimetypes.best_match(["application/json", STREAM]) != STREAM:

@@ -2,44 +2,60 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from flask import Response
 from flask_openapi.blueprint import APIBlueprint
 
-from ovsnet import model
+from ovsnet.tasks import Operations
 
-from .resource import UseCases, answer, new_blueprint, no_content
-from .schemas import Network, NetworkCreate, Networks, Ref
+from .pages import cut, link
+from .resource import UseCases, answer, chosen, new_blueprint, no_content, render
+from .schemas import Change, Network, NetworkCreate, NetworkDeleteQuery, NetworkQuery, Networks, Operation, Ref
+from .tasks import begin
 
 
-def create_blueprint(controller: UseCases) -> APIBlueprint:
-    """The resource on `controller`."""
+def create_blueprint(controller: UseCases, operations: Operations) -> APIBlueprint:
+    """The resource on `controller`; long work goes to `operations`."""
     blueprint = new_blueprint("networks", "/v1/networks")
 
-    def render(network: model.Network) -> Network:
-        return Network.of(network, {uuid: controller.pool(uuid) for uuid in network.pools})
-
     @blueprint.get("", responses={200: Networks})
-    def list_networks() -> Response:
-        """All networks."""
-        networks = controller.networks()
+    def list_networks(query: NetworkQuery) -> Response:
+        """All networks, or those that meet the filters."""
+        found = controller.networks()
+        if query.origin is not None:
+            found = [one for one in found if one.origin is query.origin]
+        if query.pool is not None:
+            pool = controller.pool(query.pool).pool.uuid
+            found = [one for one in found if pool in one.pools]
+        if query.container is not None:
+            there = {one.network for one in controller.endpoints() if one.container == query.container}
+            found = [one for one in found if one.uuid in there]
+        shown, cursor = cut(found, query, lambda one: (one.name,))
         pools = {use.pool.uuid: use for use in controller.pools()}
-        return answer(Networks([Network.of(network, pools) for network in networks]))
+        return link(answer(Networks([Network.of(network, pools) for network in shown])), cursor)
 
-    @blueprint.post("", responses={201: Network})
-    def create_network(body: NetworkCreate) -> Response:
+    @blueprint.post("", responses={200: Network, 201: Network})
+    def create_network(body: NetworkCreate, query: Change) -> Response:
         """Make a network."""
-        network = controller.create_network(body.spec())
-        return answer(render(network), 201, location=f"/v1/networks/{network.uuid}")
+        cases = chosen(controller, query)
+        network = cases.create_network(body.spec())
+        return answer(render(cases, network), 201, location=f"/v1/networks/{network.uuid}")
 
     @blueprint.get("/<ref>", responses={200: Network})
     def show_network(path: Ref) -> Response:
         """One network."""
-        return answer(render(controller.network(path.ref)))
+        return answer(render(controller, controller.network(path.ref)))
 
-    @blueprint.delete("/<ref>", responses={204: None})
-    def delete_network(path: Ref) -> Response:
-        """Delete a network that has no endpoints."""
-        controller.delete_network(path.ref)
+    @blueprint.delete("/<ref>", responses={202: Operation, 204: None})
+    def delete_network(path: Ref, query: NetworkDeleteQuery) -> Response:
+        """Delete a network that has no endpoints, or take these along."""
+        cases = chosen(controller, query)
+        if not query.force:
+            cases.delete_network(path.ref)
+        elif not query.dry_run:
+            network = controller.network(path.ref)
+            return begin(operations, "remove-network", network.uuid, partial(controller.remove_network, network.uuid))
         return no_content()
 
     return blueprint

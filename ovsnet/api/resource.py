@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from datetime import datetime
+from http import HTTPStatus
 from typing import Protocol
 
-from flask import Response, request
+from flask import Response, g, request
 from flask_openapi.blueprint import APIBlueprint
 from pydantic import BaseModel
 from werkzeug.exceptions import BadRequest
@@ -15,12 +18,14 @@ from ovsnet import model
 from ovsnet.check import Finding
 from ovsnet.errors import InvalidRequest
 from ovsnet.events import Events
+from ovsnet.tasks import Progress
 
 from .problems import DOCUMENTED
+from .schemas import Change, Endpoint, Network, Pool
 
 
-class UseCases(Protocol):
-    """The part of `ovsnet.controller.Controller` that the API calls. `ref` is a name or a UUID; raises OvsnetError."""
+class Changes(Protocol):
+    """The use cases that can be rehearsed. `ref` is a name or a UUID; raises OvsnetError."""
 
     def create_pool(self, spec: model.PoolSpec) -> model.Pool: ...
     def change_pool(self, ref: str, change: model.PoolChange) -> model.Pool: ...
@@ -28,19 +33,26 @@ class UseCases(Protocol):
     def reserve(self, ref: str, name: str, address: model.IPAddress | None = None) -> model.IPAddress: ...
     def release_address(self, ref: str, address: model.IPAddress) -> None: ...
     def release_reservation(self, ref: str, name: str) -> model.IPAddress: ...
-    def pools(self) -> list[model.PoolUse]: ...
     def pool(self, ref: str) -> model.PoolUse: ...
+    def create_network(self, spec: model.NetworkSpec) -> model.Network: ...
+    def delete_network(self, ref: str) -> None: ...
+    def delete_endpoint(self, ref: str) -> None: ...
+
+
+class UseCases(Changes, Protocol):
+    """The part of `ovsnet.controller.Controller` that the API calls."""
+
+    def rehearsal(self) -> Changes: ...
+    def remove_network(self, ref: str, progress: Progress) -> None: ...
+    def pools(self) -> list[model.PoolUse]: ...
     def leases(self, pool_ref: str) -> list[model.Lease]: ...
     def history(
         self, address: model.IPAddress, at: datetime | None = None, pool: str = ""
     ) -> list[model.LeaseRecord]: ...
-    def create_network(self, spec: model.NetworkSpec) -> model.Network: ...
-    def delete_network(self, ref: str) -> None: ...
     def networks(self) -> list[model.Network]: ...
     def network(self, ref: str) -> model.Network: ...
     def endpoints(self, network: str | None = None) -> list[model.Endpoint]: ...
     def endpoint(self, ref: str) -> model.Endpoint: ...
-    def delete_endpoint(self, ref: str) -> None: ...
     def attach(self, request: model.AttachRequest) -> model.Attachment: ...
     def health(self) -> model.Health: ...
 
@@ -53,6 +65,9 @@ class Checks(Protocol):
 
     def check(self) -> list[Finding]: ...
     def repair(self) -> tuple[list[Finding], list[Finding]]: ...
+
+
+Look = Callable[[str], BaseModel]  # what there is by a reference; raises NotFound
 
 
 def new_blueprint(name: str, url_prefix: str | None = None) -> APIBlueprint:
@@ -70,11 +85,53 @@ def new_blueprint(name: str, url_prefix: str | None = None) -> APIBlueprint:
 
 
 def answer(body: BaseModel, status: int = 200, *, location: str = "") -> Response:
-    """`body` as a JSON response; `location` is set on creation."""
+    """`body` as a JSON response; `location` is set on creation. What can be changed gets its ETag."""
+    if is_rehearsal() and status == HTTPStatus.CREATED:
+        if "id" in type(body).model_fields:
+            body = body.model_copy(update={"id": ""})  # it has none
+        status, location = HTTPStatus.OK, ""
     response = Response(body.model_dump_json(), status, mimetype="application/json")
     if location:
         response.location = location
+    if isinstance(body, Pool | Network | Endpoint) and not is_rehearsal():
+        response.set_etag(tag_of(body))
     return response
+
+
+def tag_of(thing: BaseModel) -> str:
+    """What stands in a thing's ETag: it changes with the thing, but not with the use of a pool, which changes all the time."""
+    text = thing.model_dump_json(exclude={"leased", "networks"} if isinstance(thing, Pool) else None)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def looks_of(controller: UseCases) -> dict[str, Look]:
+    """For each blueprint of things that can be changed: how to look at one, as the API shows it."""
+
+    def endpoint(ref: str) -> Endpoint:
+        found = controller.endpoint(ref)
+        return Endpoint.of(found, controller.network(found.network))
+
+    return {
+        "pools": lambda ref: Pool.of(controller.pool(ref)),
+        "networks": lambda ref: render(controller, controller.network(ref)),
+        "endpoints": endpoint,
+    }
+
+
+def render(cases: Changes, network: model.Network) -> Network:
+    """A network with its pools' names."""
+    return Network.of(network, {uuid: cases.pool(uuid) for uuid in network.pools})
+
+
+def chosen(controller: UseCases, query: Change) -> Changes:
+    """The use cases that a change is to call: those of `controller`, or their rehearsal."""
+    g.rehearsal = query.dry_run
+    return controller.rehearsal() if query.dry_run else controller
+
+
+def is_rehearsal() -> bool:
+    """Whether the request that is answered changes nothing, because it said so."""
+    return bool(g.get("rehearsal"))
 
 
 def no_content() -> Response:

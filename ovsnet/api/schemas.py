@@ -7,6 +7,7 @@ key. `ovsnet.client` mirrors the response shapes as typed dictionaries; a test k
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -23,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from ovsnet import access, check, model
+from ovsnet import access, audit, check, model, tasks
 from ovsnet.errors import InvalidRequest
 from ovsnet.names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation
 
@@ -90,6 +91,13 @@ def _subnet(text: str) -> model.IPNetwork:
     return interface.network
 
 
+def _origin(text: Any) -> model.Origin:
+    try:
+        return model.Origin(text)
+    except ValueError:
+        raise Refused(f"{str(text)[:40]!r} is no origin", hint=f"write one of {', '.join(model.Origin)}") from None
+
+
 def _schema(description: str, example: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "description": description, "examples": [example]})
 
@@ -113,6 +121,9 @@ Container = Annotated[str, _text(check_container_id), _schema("Container ID as i
 Interface = Annotated[str, _text(check_ifname), _schema("Name of a network interface", "eth0")]
 Mac = Annotated[str, _text(check_mac), _schema("Unicast MAC address", "02:00:00:00:00:01")]
 Vlan = Annotated[int, AfterValidator(_by(model.check_tag)), Field(json_schema_extra={"minimum": 0, "maximum": 4094})]
+Origin = Annotated[
+    model.Origin, PlainValidator(_origin), WithJsonSchema({"type": "string", "enum": [*map(str, model.Origin)]})
+]
 Mtu = Annotated[int, AfterValidator(_by(model.check_mtu)), Field(json_schema_extra={"minimum": 68, "maximum": 65535})]
 
 
@@ -131,6 +142,28 @@ class _Request(BaseModel):
         return data
 
 
+class _Query(_Request):
+    """What comes in a URL, all of it text."""
+
+    model_config = ConfigDict(strict=False)
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The schema, made once: the library asks for it at every request, which costs more than most operations."""
+        return _schema_of(cls) if not args and not kwargs else super().model_json_schema(*args, **kwargs)
+
+
+@functools.cache
+def _schema_of(query: type[_Query]) -> dict[str, Any]:
+    return super(_Query, query).model_json_schema()
+
+
+class Change(_Query):
+    """How a change is made."""
+
+    dry_run: bool = Field(False, description="Check it and tell what it would do, but change nothing")
+
+
 class Ref(BaseModel):
     """Path of a pool or network."""
 
@@ -143,13 +176,77 @@ class EndpointRef(BaseModel):
     uuid: str = Field(description="The endpoint's UUID")
 
 
-class EndpointQuery(_Request):
-    """Filter of the endpoints' list."""
+class OperationRef(BaseModel):
+    """Path of an operation."""
 
-    network: str | None = Field(None, description="Only endpoints of this network, by name or UUID")
+    id: str = Field(description="The operation's id")
 
 
-class LeaseHistoryQuery(_Request):
+class Page(_Query):
+    """Which part of a list."""
+
+    limit: int | None = Field(
+        None, ge=1, le=1000, description="So many at most; the Link of the answer leads to the next"
+    )
+    cursor: str | None = Field(None, description="Where the page begins, from the Link of the page before")
+
+
+class EndpointQuery(Page):
+    """Filter of the endpoints' list: those that meet all that is given."""
+
+    network: str | None = Field(None, description="On this network, by name or UUID")
+    pool: str | None = Field(None, description="With an address of this pool, by name or UUID")
+    container: str | None = Field(None, description="Of this container")
+    node: str | None = Field(None, description="On this node")
+    origin: Origin | None = Field(None, description="Made by docker, cni or api")
+    address: Address | None = Field(None, description="With this address")
+
+
+class PoolQuery(Page):
+    """Filter of the pools' list: those that meet all that is given."""
+
+    network: str | None = Field(None, description="That this network takes addresses from, by name or UUID")
+    origin: Origin | None = Field(None, description="Made by docker, cni or api")
+    address: Address | None = Field(None, description="With this address in their subnet")
+
+
+class NetworkQuery(Page):
+    """Filter of the networks' list: those that meet all that is given."""
+
+    pool: str | None = Field(None, description="That take addresses from this pool, by name or UUID")
+    container: str | None = Field(None, description="That this container is on")
+    origin: Origin | None = Field(None, description="Made by docker, cni or api")
+
+
+class LeaseListQuery(Page):
+    """Filter of a pool's leases: those that meet all that is given."""
+
+    node: str | None = Field(None, description="In a block of this node")
+    address: Address | None = Field(None, description="Of this address")
+    container: str | None = Field(None, description="Of an endpoint of this container")
+
+
+class NetworkDeleteQuery(Change):
+    """How a network is deleted."""
+
+    force: bool = Field(False, description="Take all endpoints off it first, whoever they belong to; answers 202")
+
+
+class AuditQuery(_Query):
+    """Which changes."""
+
+    caller: str = Field("", description="Only of this caller, such as uid:0 or token:ci")
+    path: str = Field("", description="Only of what is at this path or below, such as /v1/pools/blue")
+    since: Time | None = Field(None, description="Only since this moment")
+    limit: int | None = Field(
+        None, ge=1, le=1000, description="So many at most; the Link of the answer leads to the next"
+    )
+    cursor: int | None = Field(
+        None, ge=0, le=2**63 - 1, description="Where the page begins, from the Link of the page before"
+    )
+
+
+class LeaseHistoryQuery(_Query):
     """Which address, and when."""
 
     address: Address
@@ -217,13 +314,13 @@ class PoolUpdate(_Request):
         )
 
 
-class PoolDeleteQuery(BaseModel):
+class PoolDeleteQuery(Change):
     """How a pool is deleted."""
 
     force: bool = Field(False, description="Take along reservations and what Docker holds; never an endpoint's address")
 
 
-class LeaseQuery(BaseModel):
+class LeaseQuery(Change):
     """Which lease."""
 
     address: Address
@@ -236,7 +333,7 @@ class ReservationCreate(_Request):
     address: Address | None = Field(None, description="Default: the next free one")
 
 
-class ReservationQuery(BaseModel):
+class ReservationQuery(Change):
     """Which reservation."""
 
     name: str = Field(description="The name that the address is kept for")
@@ -584,6 +681,59 @@ class Endpoint(BaseModel):
         )
 
 
+class Operation(BaseModel):
+    """Work that goes on behind its answer."""
+
+    id: str
+    kind: str = Field(description="remove-network, check or repair")
+    subject: str = Field(description="What it is done to; empty for all")
+    by: str = Field(description="Who asked for it")
+    status: str = Field(description="running, succeeded or failed")
+    started: str = Field(description="ISO 8601, UTC")
+    ended: str | None = Field(description="ISO 8601, UTC; null while it runs")
+    done: int = Field(description="Steps that are done")
+    total: int = Field(description="Steps that there are; 0: not known yet")
+    problem: dict[str, Any] | None = Field(description="Why it failed (RFC 9457, without status and instance)")
+    result: Any = Field(description="What it yielded, if it yields something")
+
+    @classmethod
+    def of(cls, operation: tasks.Operation) -> Self:
+        """From the use case."""
+        return cls(
+            id=operation.id,
+            kind=operation.kind,
+            subject=operation.subject,
+            by=operation.by,
+            status=operation.status,
+            started=operation.started.isoformat(),
+            ended=None if operation.ended is None else operation.ended.isoformat(),
+            done=operation.done,
+            total=operation.total,
+            problem=operation.problem,
+            result=operation.result,
+        )
+
+
+class ChangeRecord(BaseModel):
+    """Who changed what by this API."""
+
+    id: int
+    time: str = Field(description="ISO 8601, UTC")
+    caller: str = Field(description="Such as uid:0, token:ci or cert:CN=ci")
+    role: str
+    method: str
+    path: str
+    operation: str = Field(description="The operationId")
+    status: int = Field(description="Of HTTP; from 500 on it may have happened or not")
+    before: Any = Field(description="What was there, as a GET shows it; null: nothing")
+    after: Any = Field(description="What was there then; null: nothing, or not known")
+
+    @classmethod
+    def of(cls, change: audit.Change) -> Self:
+        """From the use case."""
+        return cls(**dataclasses.asdict(change) | {"time": change.time.isoformat()})
+
+
 class Health(BaseModel):
     """The controller serves requests."""
 
@@ -645,6 +795,14 @@ class Problem(BaseModel):
     hint: str = Field(description="What to do about it")
     details: dict[str, str] = Field(description="Context for machines; for a refused body the keys and what is wrong")
     instance: str = Field(description="Path of the request")
+
+
+class Operations(RootModel[list[Operation]]):
+    """All operations that run, or ended in the last hour."""
+
+
+class ChangeRecords(RootModel[list[ChangeRecord]]):
+    """Changes, the latest first."""
 
 
 class Tokens(RootModel[list[Token]]):

@@ -8,6 +8,7 @@ from ovsnet import __version__
 from ovsnet.errors import OvsnetError
 
 from . import addresses
+from .audit import audit
 from .cni import cni
 from .db import db
 from .doctor import doctor
@@ -60,7 +61,7 @@ def version(session: Session) -> None:
 
 for group in (pool, network, endpoint, ipam, token, cni, db):
     cli.add_command(group)
-for command in (events, doctor):
+for command in (events, doctor, audit):
     cli.add_command(command)
 for command in (addresses.show, addresses.check, addresses.reserve, addresses.release):
     ipam.add_command(command)

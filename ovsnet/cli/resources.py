@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +13,7 @@ from .output import Column, print_json, print_sheet, print_table
 from .session import Session, for_each, options
 
 if TYPE_CHECKING:
-    from ovsnet.client import Client, Endpoint, Network, Pool
+    from ovsnet.client import Client, Endpoint, Network, Operation, Pool
 
 SHORT_ID = 8
 UUID_LENGTH = 36
@@ -253,12 +254,22 @@ def network_create(
 
 
 @network.command("rm")
+@click.option("--force", is_flag=True, help="Take all endpoints off them first, whoever they belong to.")
 @names
 @options
 @click.pass_obj
-def network_rm(session: Session, names: tuple[str, ...]) -> None:
+def network_rm(session: Session, names: tuple[str, ...], force: bool) -> None:
     """Delete networks, by name or UUID."""
-    for_each(names, session.client().delete_network, session)
+    client = session.client()
+
+    def told(operation: Operation) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r{operation['done']} of {operation['total']} ", nl=False, err=True)
+
+    def remove(name: str) -> None:
+        client.finish(client.remove_network(name), told)
+
+    for_each(names, remove if force else client.delete_network, session)
 
 
 @click.group()

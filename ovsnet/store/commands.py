@@ -279,6 +279,7 @@ class CreatePool(StoreCommand):
             plan = _Planned(str(row.uuid), address, start, claim=True, held=False, ipv6=pool.subnet.version == 6)
             self.write_lease(txn, plan, str(LeaseOwner(OwnerKind.GATEWAY, pool.name)), pool_row=row)
         self.result = self.row_now = row
+        self.planned = dataclasses.replace(pool, uuid=str(row.uuid))
 
     def post_commit(self, txn: Transaction) -> None:
         """Replace the row by the Pool."""
@@ -398,6 +399,8 @@ class CreateNetwork(StoreCommand):
         row.internal, row.masquerade, row.origin = network.internal, network.masquerade, network.origin.value
         row.docker_ids, row.labels = sorted(network.docker_ids), dict(network.labels)
         self.result = row
+        made = tuple(str(one.uuid) for one in pool_rows)
+        self.planned = dataclasses.replace(network, uuid=str(row.uuid), tag=tag, pools=made)
 
     def _agrees(self, same: Network, pools: set[str]) -> bool:
         wanted = self.network

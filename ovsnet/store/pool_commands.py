@@ -59,6 +59,7 @@ class ChangePool(StoreCommand):
             networks = self.view.networks_of(self.uuid)
             self._change_gateways(networks, new)
             self.networks = [one.uuid for one in networks]
+        self.planned = (new, [])
 
     def post_commit(self, txn: Transaction) -> None:
         """The Pool and the Networks as they are now."""

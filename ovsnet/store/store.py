@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +15,7 @@ from ovs.stream import Stream
 from ..errors import EndpointNotFound, NetworkNotFound, PoolNotFound, StateUnavailable
 from ..model import Endpoint, IPAddress, Lease, LeaseOwner, Network, OwnerKind, Pool, PoolUse, PublishedPort, TlsFiles
 from ..names import mac_for
-from ..ovsdb import Command, Counts, Engine, schema_helper
+from ..ovsdb import Command, Counts, Engine, Rehearsal, schema_helper
 from . import commands, pool_commands, rows
 from .view import Observer, StoreIdl, View
 
@@ -94,6 +95,12 @@ class Store:
     def submit(self, *what: Command, alone: bool = False) -> Future[list[Any]]:
         """Queue commands; for commands that order more work behind their commit."""
         return self._engine.submit(*what, alone=alone)
+
+    def rehearsal(self) -> Store:
+        """A store that checks every change as this one does, yields what it would, and writes nothing."""
+        rehearsed = copy.copy(self)
+        rehearsed._engine = Rehearsal(self._engine)
+        return rehearsed
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
@@ -388,9 +395,10 @@ class Store:
 
         def view() -> list[Endpoint]:
             found = self.view.endpoints if network is None else self.view.by_network.get(network, {})
-            return sorted(found.values(), key=lambda one: (one.network_name, one.container, one.ifname))
+            return list(found.values())
 
-        return self._engine.read(view)
+        # Sorted without the engine's lock, which an ADD may be waiting for.
+        return sorted(self._engine.read(view), key=lambda one: (one.network_name, one.container, one.ifname))
 
     def endpoint(self, uuid: str) -> Endpoint:
         """The endpoint of that uuid; EndpointNotFound."""

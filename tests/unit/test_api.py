@@ -367,6 +367,8 @@ SHAPES = [
     "Token",
     "NewToken",
     "Event",
+    "Operation",
+    "ChangeRecord",
 ]
 
 
@@ -391,7 +393,8 @@ def _plain(kind: Any) -> Any:
 
 def test_a_pool_is_changed_and_addresses_are_kept(api: FlaskClient) -> None:
     made = api.post("/v1/pools", json={"subnet": "10.1.0.0/24", "name": "blue"}).get_json()
-    changed = api.patch("/v1/pools/blue", json={"exclusions": ["10.1.0.9"], "draining": True}).get_json()
+    change = {"exclusions": ["10.1.0.9"], "draining": True}
+    changed = api.patch("/v1/pools/blue", json=change, headers={"If-Match": "*"}).get_json()
     assert changed == made | {"exclusions": ["10.1.0.9"], "draining": True}
     kept = api.post("/v1/pools/blue/reservations", json={"name": "default/web-0", "address": "10.1.0.7"})
     assert (kept.status_code, kept.get_json()) == (201, {"name": "default/web-0", "address": "10.1.0.7"})
