@@ -37,6 +37,7 @@ from .errors import (
 from .events import Events
 from .examine import examine
 from .ipam import carve, check_spec, default_gateway
+from .jobs import Progress
 from .journal import Journal
 from .link import Links, Netns, open_netns
 from .locks import KeyedLocks
@@ -74,7 +75,6 @@ from .rehearsal import Rehearsal
 from .removal import remove_network
 from .store import PendingEndpoint, Store
 from .switch import Switch
-from .tasks import Progress
 
 LOG = logging.getLogger(__name__)
 

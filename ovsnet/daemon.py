@@ -39,6 +39,7 @@ from .check import Checker
 from .controller import Controller
 from .docker import DockerDriver
 from .errors import ConfigError, OvsnetError
+from .jobs import Jobs
 from .journal import Journal
 from .link import Links
 from .metrics import Metrics
@@ -48,7 +49,6 @@ from .ports import Ports
 from .reaper import Reaper
 from .store import StateServer, Store
 from .switch import Switch
-from .tasks import Operations
 
 LOG = logging.getLogger("ovsnet")
 
@@ -136,8 +136,8 @@ class Daemon:
             undo.callback(reaper.stop)
             metrics = Metrics(version=__version__, endpoints=settings.metrics_endpoints)
             metrics.watch(controller)
-            operations = Operations()
-            undo.callback(operations.stop)
+            work = Jobs()
+            undo.callback(work.stop)
             app = api.create_app(
                 controller,
                 Checker(controller, metrics.drift),
@@ -151,7 +151,7 @@ class Daemon:
                 observe=metrics.observe,
                 metrics=metrics.render,
                 audit=Audit(journal),
-                work=operations,
+                work=work,
             )
             app.register_blueprint(create_blueprint(controller, metrics.observe))
             plugins = listener.Listener(

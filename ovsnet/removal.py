@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .errors import EndpointNotFound, InUse
-from .tasks import Progress
+from .jobs import Progress
 
 if TYPE_CHECKING:
     from .controller import Controller

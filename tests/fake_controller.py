@@ -18,8 +18,8 @@ from ovsnet.access.guard import PEER
 from ovsnet.check import Finding
 from ovsnet.errors import AlreadyExists, EndpointNotFound, InUse, NetworkNotFound, NotFound, OvsnetError, PoolNotFound
 from ovsnet.events import Events
+from ovsnet.jobs import Progress
 from ovsnet.names import mac_for
-from ovsnet.tasks import Progress
 
 T = TypeVar("T", model.Pool, model.Network)
 

@@ -14,8 +14,8 @@ from flask_openapi.openapi import OpenAPI
 
 from ovsnet.access import Guard, Rates
 from ovsnet.audit import Audit
+from ovsnet.jobs import Jobs
 from ovsnet.operations import Observe, observe_nothing
-from ovsnet.tasks import Operations
 
 from . import audit as audits
 from . import (
@@ -26,13 +26,14 @@ from . import (
     events,
     gate,
     health,
+    jobs,
     leases,
     networks,
     operations,
     pools,
     problems,
     scrape,
-    tasks,
+    swagger_ui,
     tokens,
 )
 from .resource import Checks, UseCases, looks_of
@@ -53,7 +54,7 @@ def create_app(
     observe: Observe = observe_nothing,
     metrics: Callable[[], bytes] = bytes,
     audit: Audit | None = None,
-    work: Operations | None = None,
+    work: Jobs | None = None,
 ) -> OpenAPI:
     """The REST API on the use cases as a Flask app; `version` is ovsnetd's, told in `/openapi.json` (OpenAPI 3.1).
 
@@ -63,7 +64,7 @@ def create_app(
     """
     guard = guard or Guard()
     audit = audit or Audit(None)
-    work = work or Operations()
+    work = work or Jobs()
     app = OpenAPI(
         "ovsnet.api",
         info={"title": "ovsnet", "version": version, "description": "Container networks on Open vSwitch."},
@@ -85,13 +86,15 @@ def create_app(
     app.register_api(checks.create_blueprint(checker, work))
     app.register_api(tokens.create_blueprint(guard.tokens))
     app.register_api(audits.create_blueprint(audit))
-    app.register_api(tasks.create_blueprint(work))
+    app.register_api(jobs.create_blueprint(work))
     app.register_api(scrape.create_blueprint(metrics))
     # Now: the library builds it at the first call, and not for several threads at once.
     described = document.complete(app.api_doc)
 
     looks = looks_of(controller) | {"tokens": lambda ref: Token.of(guard.tokens.get(ref))}
     changes.register(app, looks, audit, document.queries(described))
+
+    swagger_ui.register(app)
 
     @app.get("/openapi.json", doc_ui=False)
     def openapi() -> Response:

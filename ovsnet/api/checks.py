@@ -7,15 +7,15 @@ from collections.abc import Callable
 from flask import Response, g
 from flask_openapi.blueprint import APIBlueprint
 
-from ovsnet.tasks import Operations
+from ovsnet.jobs import Jobs
 
+from .jobs import begin, is_asked_for
 from .resource import Checks, answer, new_blueprint
 from .schemas import Check, CheckRequest, Finding, Operation
-from .tasks import begin, is_asked_for
 
 
-def create_blueprint(checker: Checks, operations: Operations) -> APIBlueprint:
-    """The resource on `checker`; who prefers it gets its answer from `operations`."""
+def create_blueprint(checker: Checks, jobs: Jobs) -> APIBlueprint:
+    """The resource on `checker`; who prefers it gets its answer from `jobs`."""
     blueprint = new_blueprint("check", "/v1/check")
 
     def look() -> Check:
@@ -30,7 +30,7 @@ def create_blueprint(checker: Checks, operations: Operations) -> APIBlueprint:
 
     def respond(kind: str, work: Callable[[], Check]) -> Response:
         if is_asked_for():
-            return begin(operations, kind, "", lambda _progress: work().model_dump(mode="json"))
+            return begin(jobs, kind, "", lambda _progress: work().model_dump(mode="json"))
         return answer(work())
 
     @blueprint.get("", responses={200: Check, 202: Operation})

@@ -7,16 +7,16 @@ from functools import partial
 from flask import Response
 from flask_openapi.blueprint import APIBlueprint
 
-from ovsnet.tasks import Operations
+from ovsnet.jobs import Jobs
 
+from .jobs import begin
 from .pages import cut, link
 from .resource import UseCases, answer, chosen, new_blueprint, no_content, render
 from .schemas import Change, Network, NetworkCreate, NetworkDeleteQuery, NetworkQuery, Networks, Operation, Ref
-from .tasks import begin
 
 
-def create_blueprint(controller: UseCases, operations: Operations) -> APIBlueprint:
-    """The resource on `controller`; long work goes to `operations`."""
+def create_blueprint(controller: UseCases, jobs: Jobs) -> APIBlueprint:
+    """The resource on `controller`; long work goes to `jobs`."""
     blueprint = new_blueprint("networks", "/v1/networks")
 
     @blueprint.get("", responses={200: Networks})
@@ -55,7 +55,7 @@ def create_blueprint(controller: UseCases, operations: Operations) -> APIBluepri
             cases.delete_network(path.ref)
         elif not query.dry_run:
             network = controller.network(path.ref)
-            return begin(operations, "remove-network", network.uuid, partial(controller.remove_network, network.uuid))
+            return begin(jobs, "remove-network", network.uuid, partial(controller.remove_network, network.uuid))
         return no_content()
 
     return blueprint

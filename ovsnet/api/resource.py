@@ -18,7 +18,7 @@ from ovsnet import model
 from ovsnet.check import Finding
 from ovsnet.errors import InvalidRequest
 from ovsnet.events import Events
-from ovsnet.tasks import Progress
+from ovsnet.jobs import Progress
 
 from .problems import DOCUMENTED
 from .schemas import Change, Endpoint, Network, Pool

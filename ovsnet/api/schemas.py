@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from ovsnet import access, audit, check, model, tasks
+from ovsnet import access, audit, check, jobs, model
 from ovsnet.errors import InvalidRequest
 from ovsnet.names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation
 
@@ -697,20 +697,20 @@ class Operation(BaseModel):
     result: Any = Field(description="What it yielded, if it yields something")
 
     @classmethod
-    def of(cls, operation: tasks.Operation) -> Self:
+    def of(cls, job: jobs.Job) -> Self:
         """From the use case."""
         return cls(
-            id=operation.id,
-            kind=operation.kind,
-            subject=operation.subject,
-            by=operation.by,
-            status=operation.status,
-            started=operation.started.isoformat(),
-            ended=None if operation.ended is None else operation.ended.isoformat(),
-            done=operation.done,
-            total=operation.total,
-            problem=operation.problem,
-            result=operation.result,
+            id=job.id,
+            kind=job.kind,
+            subject=job.subject,
+            by=job.by,
+            status=job.status,
+            started=job.started.isoformat(),
+            ended=None if job.ended is None else job.ended.isoformat(),
+            done=job.done,
+            total=job.total,
+            problem=job.problem,
+            result=job.result,
         )
 
 

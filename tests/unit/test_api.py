@@ -337,7 +337,7 @@ def test_openapi_document_and_docs_have_every_route(controller: FakeController) 
         for rule in app.url_map.iter_rules()
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
-    routes.remove(("GET", "/openapi.json"))
+    routes -= {("GET", "/openapi.json"), ("GET", "/docs"), ("GET", "/docs/<path:name>")}
     described = {(method.upper(), path) for path, item in document["paths"].items() for method in item}
     assert described == routes
     documentation = DOC.read_text(encoding="utf-8")
@@ -350,6 +350,21 @@ def test_openapi_document_and_docs_have_every_route(controller: FakeController) 
     operations = [operation for item in document["paths"].values() for operation in item.values()]
     assert len({operation["operationId"] for operation in operations}) == len(operations)
     assert all(set(operation["responses"]["default"]["content"]) == {problems.MIMETYPE} for operation in operations)
+
+
+def test_swagger_ui_is_served_from_here_alone(api: FlaskClient) -> None:
+    page = api.get("/docs")
+    assert page.content_type.startswith("text/html")
+    policy = page.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    text = page.get_data(as_text=True)
+    files = re.findall(r'(?:src|href)="(/docs/[^"]+)"', text)
+    assert len(files) == 3
+    assert not re.search(r"https?://|<script>|<style|style=|onload=", text)
+    for file in files:
+        assert api.get(file).status_code == 200
+    refused(api.get("/docs/..%2f__init__.py"), 404, "not-found")
 
 
 SHAPES = [

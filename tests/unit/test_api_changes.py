@@ -20,8 +20,8 @@ from ovsnet.api import changes, create_app
 from ovsnet.api.changes import Answers
 from ovsnet.audit import MAX_BYTES, Audit, Change
 from ovsnet.errors import Unavailable
+from ovsnet.jobs import MAX_WAITING, Jobs, Progress
 from ovsnet.journal import Journal
-from ovsnet.tasks import MAX_WAITING, Operations, Progress
 from tests.fake_controller import FakeController, as_root
 from tests.harness import wait_until
 
@@ -34,8 +34,8 @@ def controller() -> FakeController:
 
 
 @pytest.fixture
-def operations() -> Iterator[Operations]:
-    made = Operations()
+def jobs() -> Iterator[Jobs]:
+    made = Jobs()
     yield made
     made.stop()
 
@@ -54,8 +54,8 @@ def tokens() -> Tokens:
 
 
 @pytest.fixture
-def app(controller: FakeController, operations: Operations, journal: Journal, tokens: Tokens) -> Flask:
-    return create_app(controller, controller, version="9.9", guard=Guard(tokens), work=operations, audit=Audit(journal))
+def app(controller: FakeController, jobs: Jobs, journal: Journal, tokens: Tokens) -> Flask:
+    return create_app(controller, controller, version="9.9", guard=Guard(tokens), work=jobs, audit=Audit(journal))
 
 
 @pytest.fixture
@@ -363,11 +363,11 @@ def test_a_check_behind_its_answer(api: FlaskClient) -> None:
     assert ended(api, api.post("/v1/check", json={"dry_run": True}, headers=prefer))["kind"] == "check"
 
 
-def has_ended(operations: Operations, ident: str) -> bool:
-    return operations.get(ident).status != "running"
+def has_ended(jobs: Jobs, ident: str) -> bool:
+    return jobs.get(ident).status != "running"
 
 
-def test_an_operation_that_fails_tells_why(api: FlaskClient, operations: Operations) -> None:
+def test_an_operation_that_fails_tells_why(api: FlaskClient, jobs: Jobs) -> None:
     def refuse(_progress: Progress) -> None:
         raise Unavailable("not now", hint="later")
 
@@ -375,33 +375,33 @@ def test_an_operation_that_fails_tells_why(api: FlaskClient, operations: Operati
         raise ZeroDivisionError("the secret")
 
     for work, expected in ((refuse, "unavailable"), (break_down, "internal")):
-        ident = operations.start("test", expected, "me", work).id
-        wait_until(partial(has_ended, operations, ident), "the end")
+        ident = jobs.start("test", expected, "me", work).id
+        wait_until(partial(has_ended, jobs, ident), "the end")
         shown = api.get(f"/v1/operations/{ident}").get_json()
         assert (shown["status"], shown["problem"]["code"]) == ("failed", expected)
         assert "secret" not in str(shown)
     assert code(api.get("/v1/operations/none")) == "not-found"
 
 
-def test_the_same_work_is_done_once_at_a_time_and_not_too_much_waits(operations: Operations) -> None:
+def test_the_same_work_is_done_once_at_a_time_and_not_too_much_waits(jobs: Jobs) -> None:
     go = threading.Event()
 
     def wait(progress: Progress) -> None:
         progress(1, 2)
         assert go.wait(20)
 
-    first = operations.start("test", "a", "me", wait)
+    first = jobs.start("test", "a", "me", wait)
     try:
-        assert operations.start("test", "a", "you", wait).id == first.id
-        wait_until(lambda: operations.get(first.id).done == 1, "progress")
+        assert jobs.start("test", "a", "you", wait).id == first.id
+        wait_until(lambda: jobs.get(first.id).done == 1, "progress")
         for number in range(MAX_WAITING - 1):
-            operations.start("test", f"b{number}", "me", wait)
+            jobs.start("test", f"b{number}", "me", wait)
         with pytest.raises(Unavailable, match="wait already"):
-            operations.start("test", "one more", "me", wait)
+            jobs.start("test", "one more", "me", wait)
     finally:
         go.set()
-    wait_until(lambda: all(one.status == "succeeded" for one in operations.all()), "the ends")
-    assert operations.start("test", "a", "me", wait).id != first.id
+    wait_until(lambda: all(one.status == "succeeded" for one in jobs.all()), "the ends")
+    assert jobs.start("test", "a", "me", wait).id != first.id
 
 
 # -- audit ------------------------------------------------------------------------------------------------------------

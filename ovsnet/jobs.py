@@ -29,8 +29,11 @@ _THREADS = 2  # the work waits for the databases and the kernel, which the reque
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
-    """The state of one operation. `total` 0: not known yet. `problem` (RFC 9457) is why it failed, `result` what it yielded."""
+class Job:
+    """The state of one piece of work, which the API calls an operation.
+
+    `total` 0: not known yet. `problem` (RFC 9457) is why it failed, `result` what it yielded.
+    """
 
     id: str
     kind: str
@@ -45,15 +48,15 @@ class Operation:
     result: Any = None
 
 
-class Operations:
-    """The operations of this ovsnetd. Thread-safe."""
+class Jobs:
+    """All of this ovsnetd. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, Operation] = OrderedDict()
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="operation")
+        self._known: OrderedDict[str, Job] = OrderedDict()
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="job")
 
-    def start(self, kind: str, subject: str, by: str, work: Callable[[Progress], Any]) -> Operation:
+    def start(self, kind: str, subject: str, by: str, work: Callable[[Progress], Any]) -> Job:
         """Begin `work`, or find that the same kind of work on the same subject runs already. Unavailable if too much waits.
 
         What `work` returns is JSON; an OvsnetError of it is told.
@@ -66,23 +69,23 @@ class Operations:
                 return same
             if len(running) >= MAX_WAITING:
                 raise Unavailable(f"{MAX_WAITING} operations wait already", hint="try again when some have ended")
-            operation = Operation(str(uuid.uuid4()), kind, subject, by, "running", datetime.now(UTC))
-            self._known[operation.id] = operation
-        self._pool.submit(self._run, operation.id, work)
-        return operation
+            job = Job(str(uuid.uuid4()), kind, subject, by, "running", datetime.now(UTC))
+            self._known[job.id] = job
+        self._pool.submit(self._run, job.id, work)
+        return job
 
-    def get(self, ident: str) -> Operation:
+    def get(self, ident: str) -> Job:
         """The operation of that id; NotFound."""
         with self._lock:
             self._forget()
-            operation = self._known.get(ident)
-        if operation is None:
+            job = self._known.get(ident)
+        if job is None:
             raise NotFound(
                 f"there is no operation {ident[:80]!r}", hint="it ended long ago, or ovsnetd was started again since"
             )
-        return operation
+        return job
 
-    def all(self) -> list[Operation]:
+    def all(self) -> list[Job]:
         """All that are known, the latest last."""
         with self._lock:
             self._forget()

@@ -8,14 +8,14 @@ from typing import Any
 from flask import Response, request
 from flask_openapi.blueprint import APIBlueprint
 
-from ovsnet import tasks
+from ovsnet.jobs import Jobs, Progress
 
 from .gate import caller
 from .resource import answer, new_blueprint
 from .schemas import Operation, OperationRef, Operations
 
 
-def create_blueprint(known: tasks.Operations) -> APIBlueprint:
+def create_blueprint(known: Jobs) -> APIBlueprint:
     """The resource on `known`."""
     blueprint = new_blueprint("operations", "/v1/operations")
 
@@ -32,10 +32,10 @@ def create_blueprint(known: tasks.Operations) -> APIBlueprint:
     return blueprint
 
 
-def begin(known: tasks.Operations, kind: str, subject: str, work: Callable[[tasks.Progress], Any]) -> Response:
+def begin(known: Jobs, kind: str, subject: str, work: Callable[[Progress], Any]) -> Response:
     """Begin work, and answer 202 with where to ask about it."""
-    operation = known.start(kind, subject, caller().name, work)
-    response = answer(Operation.of(operation), 202, location=f"/v1/operations/{operation.id}")
+    job = known.start(kind, subject, caller().name, work)
+    response = answer(Operation.of(job), 202, location=f"/v1/operations/{job.id}")
     response.headers["Retry-After"] = "1"
     return response
 
