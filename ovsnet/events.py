@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 HEARTBEAT: Final = 10.0  # seconds after which a follower without news is told that it is followed still
 MAX_EVENTS: Final = 1000  # that one question is answered with
 
+_RECENT = 1000  # events among which that of a release is, when it turns out who released
+
 _NOW = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
 _WHO = "address, pool, kind, owner, network, container, ifname, node, labels"
 _NEW = ", ".join(f"NEW.{column}" for column in _WHO.split(", "))
@@ -46,8 +48,6 @@ CREATE TABLE IF NOT EXISTS event (
 );
 INSERT INTO sqlite_sequence (name, seq)
 SELECT 'event', {_NOW} WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'event');
-CREATE INDEX IF NOT EXISTS event_by_time ON event (time);
-CREATE INDEX IF NOT EXISTS event_by_possession ON event (possession);
 CREATE TRIGGER IF NOT EXISTS leased AFTER INSERT ON possession BEGIN
     INSERT INTO event (possession, time, what, reason, {_WHO})
     VALUES (NEW.id, NEW.since, '{EventKind.LEASED}', NEW.origin, {_NEW});
@@ -61,10 +61,17 @@ CREATE TRIGGER IF NOT EXISTS released AFTER UPDATE OF until ON possession WHEN O
     VALUES (NEW.id, NEW.until, '{EventKind.RELEASED}', NEW.released_by, {_NEW});
 END;
 CREATE TRIGGER IF NOT EXISTS attributed AFTER UPDATE OF released_by ON possession WHEN OLD.until IS NOT NULL BEGIN
-    UPDATE event SET reason = NEW.released_by WHERE possession = NEW.id AND what = '{EventKind.RELEASED}';
+    UPDATE event SET reason = NEW.released_by
+    WHERE id > (SELECT max(id) FROM event) - {_RECENT} AND possession = NEW.id AND what = '{EventKind.RELEASED}';
 END;
 """  # noqa: S608  # names of ours
-PRUNE: Final = "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE time < ? LIMIT ?)"
+# The oldest come first: without an index, which each event would pay for, it is found quickly where the younger ones begin.
+PRUNE: Final = f"""
+DELETE FROM event WHERE id IN (
+    SELECT id FROM event WHERE id < coalesce((SELECT id FROM event WHERE time >= ? ORDER BY id LIMIT 1), {2**63 - 1})
+    ORDER BY id LIMIT ?
+)
+"""  # noqa: S608
 _COLUMNS = f"id, time, what, reason, {_WHO}"
 _AFTER = f"SELECT {_COLUMNS} FROM event WHERE id > :after ORDER BY id LIMIT :limit"  # noqa: S608  # names of ours
 _LATEST = f"SELECT {_COLUMNS} FROM event ORDER BY id DESC LIMIT :limit"  # noqa: S608

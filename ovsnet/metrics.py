@@ -1,6 +1,6 @@
 """What `/metrics` tells, in Prometheus' format: operations as they are observed, and everything else when it is asked for.
 
-Owns the registry. An operation costs one observation of a histogram (3 µs); pools, ports and connections are read from what the
+Owns the registry. An operation costs one observation of a histogram; pools, ports and connections are read from what the
 rooms have in memory while somebody scrapes, and traffic in one question to the switch's database. Called by the composition root.
 """
 

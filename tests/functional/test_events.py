@@ -113,6 +113,18 @@ def test_a_file_of_before_events_gets_them(store: Store, begin: Begin, path: Pat
     assert told(events.list(None, 100)) == [("leased", "10.1.0.1", "cni")]
 
 
+def test_what_is_old_goes(store: Store, begin: Begin, path: Path) -> None:
+    events = begin()
+    net = network(store, "10.1.0.0/24")
+    for name in ("c1", "c2", "c3"):
+        store.detach(attach(store, net, name).uuid)
+    found = events.list(None, 100)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("UPDATE event SET time = 0 WHERE id <= ?", (found[3].id,))
+    events = begin()  # which prunes at once
+    wait_until(lambda: events.list(None, 100) == found[4:], "the old ones are gone")
+
+
 def test_followers_hear_at_once_and_come_to_an_end(store: Store, begin: Begin) -> None:
     events = begin()
     net = network(store, "10.1.0.0/24")
