@@ -27,7 +27,7 @@ def create_blueprint(controller: UseCases) -> APIBlueprint:
 
     @blueprint.get("", responses={200: Events})
     def list_events(query: EventQuery) -> Response:
-        """What happened to addresses; with `Accept: text/event-stream` as it happens."""
+        """What happened to addresses; with `Accept: text/event-stream` the same as it happens, as server-sent events."""
         if request.accept_mimetypes.best_match(["application/json", STREAM]) != STREAM:
             found = controller.events.list(query.after, query.limit)
             return answer(Events([Event.of(event) for event in found]))
