@@ -473,9 +473,19 @@ class Client:
         """That the controller serves requests; raises Unavailable with the reason, and details, when it does not."""
         return cast(Health, self._call("GET", "/healthz"))
 
+    def metrics(self) -> str:
+        """What Prometheus would be told."""
+        response, data = self._exchange("GET", "/metrics")
+        return data.decode() if response.status == 200 else str(_decode(response, data))
+
     def _call(
         self, method: str, target: str, body: dict[str, Any] | None = None, headers: Mapping[str, str] | None = None
     ) -> Any:
+        return _decode(*self._exchange(method, target, body, headers))
+
+    def _exchange(
+        self, method: str, target: str, body: dict[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[HTTPResponse, bytes]:
         headers = {
             "Accept": "application/json, application/problem+json",
             "User-Agent": f"ovsnet/{__version__}",
@@ -486,8 +496,7 @@ class Client:
         with closing(_Connection(self.path, self.deadline)) as connection, self._told():
             connection.request(method, target, None if body is None else json.dumps(body).encode(), headers)
             response = connection.getresponse()
-            data = response.read()
-        return _decode(response, data)
+            return response, response.read()
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from ovsnet.errors import OvsnetError
 
 from . import addresses
 from .audit import audit
+from .bundle import bundle
 from .cni import cni
 from .db import db
 from .doctor import doctor
@@ -61,7 +62,7 @@ def version(session: Session) -> None:
 
 for group in (pool, network, endpoint, ipam, token, cni, db):
     cli.add_command(group)
-for command in (events, doctor, audit):
+for command in (events, doctor, bundle, audit):
     cli.add_command(command)
 for command in (addresses.show, addresses.check, addresses.reserve, addresses.release):
     ipam.add_command(command)

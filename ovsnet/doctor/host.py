@@ -34,15 +34,18 @@ Row = dict[str, Any]
 _TIMEOUT: Final = 5.0  # seconds for a program or a connection
 _TABLES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
     STATE: {
-        "Pool": ("_uuid", "name", "subnet", "gateway", "origin", "draining", "reservations"),
-        "Block": ("pool", "first", "node", "leases"),
+        "Pool": (
+            *("_uuid", "name", "space", "subnet", "gateway", "ranges", "exclusions", "static_ranges", "origin"),
+            *("requested_by", "draining", "reservations", "labels"),
+        ),
+        "Block": ("pool", "first", "node", "leases", "cursor", "turn"),
         "Network": (
             *("_uuid", "name", "bridge", "tag", "mtu", "pools", "gateways", "internal", "masquerade", "origin"),
-            "docker_ids",
+            *("docker_ids", "labels"),
         ),
         "Endpoint": (
             *("_uuid", "network", "container", "ifname", "origin", "node", "sandbox", "addresses", "mac", "mtu"),
-            *("port", "link", "published", "bandwidth", "trunk"),
+            *("port", "link", "published", "bandwidth", "trunk", "config", "labels"),
         ),
     },
     SWITCH: {
@@ -138,6 +141,7 @@ class RealHost:
         self.root = os.geteuid() == 0
         self.bin_dir = bin_dir
         self.conf_dir = conf_dir
+        self.socket_path = socket_path
         self._client = client.Client(socket_path, deadline=_TIMEOUT)
         self._tables: dict[str, dict[str, list[Row]]] = {}
         self._failed: dict[str, Unreadable] = {}
