@@ -475,11 +475,12 @@ def _network_spec(name: str, config: NetConf, ipam: Ipam, foreign: Result | None
             internal=_internal(config) or not own,
             origin=Origin.CNI,
             masquerade=config.ip_masq,
+            routed=config.routed,
         )
     pools = subnets(ipam, config.runtime_config.ip_ranges)
     if not pools and not ipam.pool:
         given = {"bridge": config.bridge or None, "vlan": config.vlan, "internal": config.internal}
-        given |= {"isGateway": config.is_gateway, "ipMasq": config.ip_masq or None}
+        given |= {"isGateway": config.is_gateway, "ipMasq": config.ip_masq or None, "routed": config.routed or None}
         for option, value in given.items():
             if value is not None:
                 hint = f"remove {option}, or give the network's ipam.subnet or ipam.pool"
@@ -497,6 +498,7 @@ def _network_spec(name: str, config: NetConf, ipam: Ipam, foreign: Result | None
         internal=_internal(config),
         origin=Origin.CNI,
         masquerade=config.ip_masq,
+        routed=config.routed,
     )
 
 

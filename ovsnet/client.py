@@ -149,6 +149,7 @@ class Network(TypedDict):
     gateways: list[str]
     internal: bool
     masquerade: bool
+    routed: bool
     origin: str
     docker_ids: list[str]
     labels: dict[str, str]
@@ -374,6 +375,7 @@ class Client:
         subnets: Sequence[str] = (),
         internal: bool = False,
         masquerade: bool = False,
+        routed: bool = False,
         labels: dict[str, str] | None = None,
     ) -> Network:
         """Make a network on existing `pools`, or with new ones for `subnets`. `vlan` 0 is untagged, None a free one."""
@@ -386,6 +388,7 @@ class Client:
             subnets=list(subnets),
             internal=internal,
             masquerade=masquerade,
+            routed=routed,
             labels=labels,
         )
         return cast(Network, self._call("POST", "/v1/networks", body))

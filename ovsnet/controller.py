@@ -236,7 +236,7 @@ class Controller:
             self._ensure_gateway(network)
             reach(Point.NETWORK_GATEWAY)
             self._here.add(network.uuid)
-            if network.masquerade:
+            if network.masquerade or network.routed:
                 self.load_rules()
             reach(Point.NETWORK_RULES)
             undo.pop_all()
@@ -269,7 +269,13 @@ class Controller:
             docker_ids=frozenset({spec.docker_id} if spec.docker_id else ()),
             labels=spec.labels,
             masquerade=bool(spec.masquerade),
+            routed=bool(spec.routed),
         )
+        if draft.routed and not draft.gateways:
+            raise InvalidRequest(
+                f"network {spec.name} has no gateway on the host, so that it cannot be routed",
+                hint="make it without this, or with a gateway",
+            )
         return draft, pools
 
     def free_tags(self, spec: NetworkSpec, bridge: str) -> tuple[range | None, frozenset[int]]:
@@ -306,7 +312,7 @@ class Controller:
             reach(Point.NETWORK_PORT_GONE)
             self._drop_bridge(network.bridge)
             reach(Point.NETWORK_BRIDGE_GONE)
-            if network.masquerade:
+            if network.masquerade or network.routed:
                 self.load_rules()
             reach(Point.NETWORK_RULES_GONE)
         LOG.info("network %s is gone", network.name)
@@ -334,11 +340,21 @@ class Controller:
         forwardings = [each for one in here if one.uuid not in self._leaving for each in one.forwardings]
         publishing = [networks[uuid] for uuid in {one.network for one in here} if uuid in networks]
         masqueraded = {one.network for network in networks.values() if network.masquerade for one in network.gateways}
-        for version in {one.version for one in masqueraded} | {one.address.version for one in forwardings}:
+        routed = [one for one in networks.values() if one.routed]
+        for version in (
+            {one.version for one in masqueraded}
+            | {one.address.version for one in forwardings}
+            | {each.version for one in routed for each in one.gateways}
+        ):
             self.links.forward(version)
         for network in publishing:
             self.links.allow_loopback(self.names.gateway(network.uuid))
-        self.rules.load(masqueraded, forwardings, {one.network for network in publishing for one in network.gateways})
+        self.rules.load(
+            masqueraded,
+            forwardings,
+            {one.network for network in publishing for one in network.gateways},
+            [self.names.gateway(one.uuid) for one in routed],
+        )
         self._publishing = {one.uuid for one in publishing}
 
     def _publish(self, endpoint: Endpoint) -> None:
@@ -460,7 +476,7 @@ class Controller:
             self.switch.ensure_bridge(network.bridge)
             self._ensure_gateway(network)
             self._here.add(network.uuid)
-            if network.masquerade:
+            if network.masquerade or network.routed:
                 self.load_rules()
 
     def leave(self, network: Network) -> None:
@@ -868,6 +884,7 @@ class Controller:
             ("bridge", spec.bridge, network.bridge),
             ("VLAN", spec.tag, network.tag),
             ("masquerade", spec.masquerade, network.masquerade),
+            ("routed", spec.routed, network.routed),
         ):
             if wanted not in ("", None, have):
                 raise AlreadyExists(

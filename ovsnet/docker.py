@@ -57,6 +57,7 @@ _GENERIC = "com.docker.network.generic"
 _ENDPOINT_NAME = "com.docker.network.endpoint.name"  # moby 28 and later tell it with RequestAddress
 _PORT_MAP = "com.docker.network.portmap"
 _MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+_ISOLATED = "ovsnet.isolated"
 _GATEWAY_TYPE = "com.docker.network.gateway"
 
 NETWORK_OPTIONS = {
@@ -67,6 +68,7 @@ NETWORK_OPTIONS = {
     "ovsnet.vlan.trunk": "VLANs that containers get tagged, as 10,20-29",
     "ovsnet.mtu": "MTU in bytes",
     "ovsnet.gateway": "gateway on the host instead of Docker's, or none",
+    _ISOLATED: "whether the hosts keep the network from all others",
     "com.docker.network.bridge.name": "Open vSwitch bridge",
     "com.docker.network.container_iface_prefix": "what interfaces are called in containers, before their number",
     "com.docker.network.driver.mtu": "MTU in bytes",
@@ -413,6 +415,7 @@ class DockerDriver:
                     no_gateways=given.get("ovsnet.gateway") == "none",
                     internal=internal,
                     masquerade=not internal and bool(gateways) and masquerade,
+                    routed=not _flag(given, _ISOLATED, default=True),
                     origin=Origin.DOCKER,
                     docker_id=network_id,
                     labels=_network_labels(given),
@@ -463,6 +466,10 @@ class DockerDriver:
                     f"network {name} has gateway {', '.join(sorted(present))}, not {given['ovsnet.gateway']}",
                     hint="leave it out",
                 )
+        if _flag(given, _ISOLATED, default=not network.routed) is network.routed:
+            raise InvalidRequest(
+                f"network {name} is {'not ' if network.routed else ''}isolated from the others", hint="leave it out"
+            )
         labels = _network_labels(given)
         wishes = (
             ("ovsnet.bridge", network.bridge),

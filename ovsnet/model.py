@@ -365,7 +365,8 @@ class NetworkSpec:
     `pools` are names (or ids) of existing pools, `subnets` pools to be made with it; at most one pool per family in all.
     `gateways` are set where they are not the pools' own, and `no_gateways` says that there shall be none on the host.
     `tag` None lets ovsnet choose a free one; `bridge` and `mtu` empty/None take the settings' default. `masquerade` gives what
-    leaves the network by another device the host's address; None means no, and no opinion on a network that exists.
+    leaves the network by another device the host's address, and `routed` has it reach the other networks that are: None means no,
+    and no opinion on a network that exists.
     """
 
     name: str
@@ -381,6 +382,7 @@ class NetworkSpec:
     docker_id: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     masquerade: bool | None = None
+    routed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +390,7 @@ class Network:
     """A network as stored: an OVS bridge with a VLAN tag, the pools it takes addresses from, the gateways on the host.
 
     `docker_ids` are the ids under which Docker knows it (several when Docker networks joined it). `internal` networks have
-    no gateway on the host. `tag` 0 means untagged.
+    no gateway on the host. `tag` 0 means untagged. Hosts route between two networks only if both are `routed`.
     """
 
     uuid: str
@@ -403,6 +405,7 @@ class Network:
     docker_ids: frozenset[str]
     labels: Mapping[str, str]
     masquerade: bool = False
+    routed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

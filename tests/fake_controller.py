@@ -143,6 +143,7 @@ class FakeController:
             gateways=tuple(pool.gateway_interface for pool in pools if pool.gateway_interface and not spec.internal),
             internal=spec.internal,
             masquerade=bool(spec.masquerade),
+            routed=bool(spec.routed),
             origin=spec.origin,
             docker_ids=frozenset(),
             labels=spec.labels,

@@ -428,6 +428,7 @@ class NetworkCreate(_Request):
     masquerade: bool = Field(
         False, description="What leaves the network by another device of the host gets that device's address"
     )
+    routed: bool = Field(False, description="Hosts route between it and the other networks of which this is true")
     labels: dict[Text, Text] = {}
 
     def spec(self) -> model.NetworkSpec:
@@ -441,6 +442,7 @@ class NetworkCreate(_Request):
             subnets=tuple(model.PoolSpec(subnet=subnet) for subnet in self.subnets),
             internal=self.internal,
             masquerade=self.masquerade,
+            routed=self.routed,
             labels=self.labels,
         )
 
@@ -584,6 +586,7 @@ class Network(BaseModel):
     gateways: list[str] = Field(description="The host's addresses with prefix lengths")
     internal: bool
     masquerade: bool
+    routed: bool
     origin: str
     docker_ids: list[str] = Field(description="Ids under which Docker knows it")
     labels: dict[str, str]
@@ -603,6 +606,7 @@ class Network(BaseModel):
             gateways=[str(gateway) for gateway in network.gateways],
             internal=network.internal,
             masquerade=network.masquerade,
+            routed=network.routed,
             origin=network.origin.value,
             docker_ids=sorted(network.docker_ids),
             labels=dict(network.labels),

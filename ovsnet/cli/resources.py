@@ -233,6 +233,7 @@ def network_show(session: Session, name: str) -> None:
 @click.option("--mtu", metavar="N", type=int, help="Bytes. Default: the settings'.")
 @click.option("--internal", is_flag=True, help="No gateway on the host.")
 @click.option("--masquerade", is_flag=True, help="What leaves by another device of the host gets its address.")
+@click.option("--routed", is_flag=True, help="Containers reach those of the other networks that are routed.")
 @options
 @click.pass_obj
 def network_create(
@@ -245,10 +246,19 @@ def network_create(
     mtu: int | None,
     internal: bool,
     masquerade: bool,
+    routed: bool,
 ) -> None:
     """Make a network."""
     made = session.client().create_network(
-        name, bridge=bridge, vlan=vlan, mtu=mtu, pools=pools, subnets=subnets, internal=internal, masquerade=masquerade
+        name,
+        bridge=bridge,
+        vlan=vlan,
+        mtu=mtu,
+        pools=pools,
+        subnets=subnets,
+        internal=internal,
+        masquerade=masquerade,
+        routed=routed,
     )
     _show(session, made)
 

@@ -39,16 +39,20 @@ class Rules:
         masqueraded: Iterable[IPNetwork] = (),
         published: Iterable[Forwarding] = (),
         publishing: Iterable[IPNetwork] = (),
+        routed: Iterable[str] = (),
     ) -> None:
         """Put the rules in place; the table is replaced in one transaction, so there is no moment without it.
 
         What comes from the prefixes `masqueraded` and leaves by a device that is not one of our gateways gets the address of
         that device, but for multicast. `published` are ports that lead to containers, and `publishing` the prefixes of these:
         who reaches a container of its own network by a published port seems to come from the gateway, for the answer has to
-        come back the same way. The kernel remembers a connection's addresses, so that a reload disturbs none.
+        come back the same way. Between the gateways `routed`, which are devices, packets pass; all others are isolated.
+        The kernel remembers a connection's addresses, so that a reload disturbs none.
         """
         ports = _match("iifname", self._names.port_pattern)
         from_gateway, to_gateway = (_match(key, self._names.gateway_pattern) for key in ("iifname", "oifname"))
+        together = sorted(routed)
+        between = [_match(key, {"set": together}) for key in ("iifname", "oifname")]
         self._loaded = 0
         commands = [
             *self._removal(),
@@ -72,6 +76,7 @@ class Rules:
             self._chain("forward", _FILTER),
             # A published port is open to all networks, its own included, whoever has published it.
             self._rule("forward", [_PUBLISHED], _ACCEPT, "published ports"),
+            *([self._rule("forward", between, _ACCEPT, "routed networks")] if together else []),
             self._rule("forward", [from_gateway, to_gateway], _DROP, "networks are isolated"),
             self._chain("postrouting", _SOURCE_NAT, "nat"),
             self._rule("postrouting", [_PUBLISHED, _LOOPBACK_FROM, to_gateway], _MASQUERADE, "from loopback"),
@@ -187,7 +192,7 @@ def _sorted(prefixes: Iterable[IPNetwork]) -> list[IPNetwork]:
     return sorted(prefixes, key=lambda one: (one.version, one))
 
 
-def _match(key: str, pattern: str, op: str = "==") -> Expression:
+def _match(key: str, pattern: str | Expression, op: str = "==") -> Expression:
     return {"match": {"op": op, "left": {"meta": {"key": key}}, "right": pattern}}
 
 

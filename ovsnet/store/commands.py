@@ -358,7 +358,7 @@ class CreateNetwork(StoreCommand):
     """Make a network; `tag` None takes the first free one of `tags` that is not in `foreign_tags`.
 
     `pools` are uuids, or CreatePool commands earlier in the group. The same network already there is success: same bridge,
-    same pools, and the same tag where one is given.
+    same pools, the same tag where one is given, and both routed or neither.
     """
 
     def __init__(
@@ -397,6 +397,7 @@ class CreateNetwork(StoreCommand):
         row.pools = pool_rows
         row.gateways = [str(one) for one in network.gateways]
         row.internal, row.masquerade, row.origin = network.internal, network.masquerade, network.origin.value
+        row.routed = network.routed
         row.docker_ids, row.labels = sorted(network.docker_ids), dict(network.labels)
         self.result = row
         made = tuple(str(one.uuid) for one in pool_rows)
@@ -409,6 +410,7 @@ class CreateNetwork(StoreCommand):
             and set(same.pools) == pools
             and (self.choose_tag is not None or same.tag == wanted.tag)
             and same.docker_ids >= wanted.docker_ids
+            and same.routed is wanted.routed
         )
 
     def _tag(self) -> int:

@@ -67,6 +67,7 @@ def network(row: Any) -> Network:
         docker_ids=frozenset(row.docker_ids),
         labels=dict(row.labels),
         masquerade=row.masquerade,
+        routed=row.routed,
     )
 
 

@@ -196,7 +196,8 @@ def test_ports_of_another_prefix_are_not_ours(ground: Netns, netns: Callable[[],
 def test_networks_do_not_reach_each_other(ground: Netns, netns: Callable[[], Netns]) -> None:
     ground.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
     sides = []
-    for number, device in enumerate(("ong1111111111", "ong2222222222", "uplink")):
+    gateways = ("ong1111111111", "ong2222222222", "ong3333333333")
+    for number, device in enumerate((*gateways[:2], "uplink", gateways[2])):
         side = netns()
         sides.append(side)
         ground.run("ip", "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", side.name)
@@ -204,7 +205,7 @@ def test_networks_do_not_reach_each_other(ground: Netns, netns: Callable[[], Net
             namespace.run("ip", "addr", "add", f"10.88.{number}.{last}/24", "dev", name)
             namespace.run("ip", "link", "set", name, "up")
         side.run("ip", "route", "add", "default", "via", f"10.88.{number}.1")
-    red, blue, outside = sides
+    red, blue, outside, green = sides
     assert red.pings("10.88.1.2"), "this is what the rule is for"
     Rules(NAMES).load()
     assert not red.pings("10.88.1.2", wait=1)
@@ -212,3 +213,10 @@ def test_networks_do_not_reach_each_other(ground: Netns, netns: Callable[[], Net
     assert red.pings("10.88.0.1")
     assert red.pings("10.88.2.2")
     assert outside.pings("10.88.1.2")
+    Rules(NAMES).load(routed=gateways[1:])  # both have to be
+    assert blue.pings("10.88.3.2")
+    assert green.pings("10.88.1.2")
+    assert not red.pings("10.88.1.2", wait=1)
+    assert not blue.pings("10.88.0.2", wait=1)
+    Rules(NAMES).load(routed=gateways[1:2])
+    assert not blue.pings("10.88.3.2", wait=1)

@@ -110,6 +110,7 @@ def test_network_and_endpoint(api: FlaskClient, controller: FakeController) -> N
         "gateways": ["fd00:1::1/64", "10.1.0.1/24"],
         "internal": False,
         "masquerade": False,
+        "routed": False,
         "origin": "api",
         "docker_ids": [],
         "labels": {},
