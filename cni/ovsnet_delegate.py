@@ -42,9 +42,8 @@ def delegate(task: bytes, stdin: bytes, forward: Callable[[bytes, bytes], Answer
         return (status, output) if status and not answer[0] else answer
     if given:
         status, output = forward(stdin, HANDED_ON % output.replace(b"\0", b""))
-    if (
-        status and command == "ADD" and (given or orders["undo"])
-    ):  # a daemon may still be at it for a plugin that has failed
+    # Also where it gave nothing but has had the interface: its daemon may still be at it.
+    if status and command == "ADD" and (given or orders["undo"]):
         undone, reason = run(CNI_COMMAND="DEL")
         if undone:
             sys.stderr.write(f"ovsnet: {plugin} did not take its address back: {reason!r}\n")

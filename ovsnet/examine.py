@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .errors import AttachmentBroken, EndpointNotFound
 from .link import LinkInfo, open_netns
 from .model import Endpoint, Expectation, LeaseOwner, Network, OwnerKind, endpoint_key
-from .names import mac_for
+from .names import mac_for, mac_of
 
 if TYPE_CHECKING:
     from .controller import Controller
@@ -41,11 +41,13 @@ def examine(controller: Controller, expected: Expectation) -> None:
 def _of_another_plugin(controller: Controller, network: Network | None, expected: Expectation) -> bool:
     """Whether the interface was never ours: chained after another main plugin, ADD has left the container alone.
 
-    Ours has an address of the network's pools or, should these be lost, the MAC that we derive from it.
+    Ours has an address of the network's pools or, should these be lost, the MAC that we derive from it, or from the key.
     """
     addresses = [one.ip for one in expected.addresses]
     pools = controller.store.pools_of(network) if network else []
     derived = {mac_for(address) for address in addresses}
+    if network is not None:
+        derived.add(mac_of(endpoint_key(network.uuid, expected.container, expected.ifname)))
     return (
         bool(addresses)
         and expected.mac not in derived

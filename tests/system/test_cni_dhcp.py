@@ -175,12 +175,14 @@ def test_a_dhcp_server_gives_the_address(lan: Lan) -> None:
     given = lan.server.given
     assert lan.call("ADD").output == result.output
     assert lan.server.given == given
-    assert lan.call("CHECK", lan.conf(prevResult=result.output)).ok
+    check = lan.conf(prevResult=result.output)
+    assert lan.call("CHECK", check).ok
     assert lan.stack.cli("ipam", "check").returncode == 0
     assert lan.call("DEL").ok
     assert lan.shown() == []
     lan.assert_free()
     assert lan.call("DEL").ok
+    assert lan.call("CHECK", check).output["code"] == 3
 
 
 def test_a_failed_add_leaves_neither_interface_nor_address(lan: Lan) -> None:
