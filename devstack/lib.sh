@@ -74,7 +74,7 @@ until_true() {
 PACKAGES=(
     openvswitch-switch docker.io containerd runc podman containernetworking-plugins nftables iproute2 iputils-ping
     iperf3 tcpdump busybox-static python3-venv python3-pip ca-certificates procps util-linux gcc libc6-dev
-    docker-compose iptables
+    docker-compose iptables dbus-daemon python3-dbus python3-gi
 )
 
 # apt_install PACKAGE...: what is not installed yet, without recommended extras.
@@ -157,11 +157,20 @@ install_promtool() {
     fi
 }
 
+# unpack_firewalld: for the test beside it, which is skipped where it cannot be had.
+unpack_firewalld() {
+    local where=$REPO/.venv/firewalld log=/var/log/ovsnet-devstack-apt.log
+    [[ -x $where/usr/sbin/firewalld ]] && return
+    "$REPO/devstack/firewalld.sh" "$where" >"$log" 2>&1 </dev/null 9>&- ||
+        note "no firewalld for the test beside it; see $log"
+}
+
 # setup: everything that the other scripts need on this host; quick when nothing is missing.
 setup() {
     install_packages
     install_venv
     install_promtool
+    unpack_firewalld
     tick "packages and .venv"
 }
 
