@@ -167,7 +167,7 @@ DOCKER_20_10: Life = [
     ("NetworkDriver.ProgramExternalConnectivity", BOTH | {"Options": PORTS}, {}),
     ("NetworkDriver.EndpointOperInfo", BOTH, OPER_INFO),
     ("Look: reaches", "10.94.1.1"),
-    ("Look: publishes", [18099]),
+    ("Look: publishes", ["tcp/18099/80"]),
     ("Look: leases", "pool", {"10.94.1.1": "gateway", "10.94.1.9": "docker", "<web.ip>": "endpoint"}),
     # docker stop
     *of("RevokeExternalConnectivity", "Leave"),
@@ -234,7 +234,7 @@ MOBY: Life = [
     ("NetworkDriver.EndpointOperInfo", BOTH, OPER_INFO),
     ("Look: reaches", "10.94.1.1"),
     ("Look: reaches", "fd94:1::1"),
-    ("Look: publishes", [18099]),
+    ("Look: publishes", ["tcp/18099/80"]),
     # After a live restore it sends no RevokeExternalConnectivity
     *of("Leave"),
     ("Look: publishes", []),
@@ -265,7 +265,7 @@ MOBY_IPV6_ONLY: Life = [
     ("Docker does: move in", "<link>", "<web6>"),
     ("NetworkDriver.ProgramExternalConnectivity", BOTH | {"Options": PORTS}, {}),
     ("Look: reaches", "fd94:1::fe"),
-    ("Look: publishes", [18099]),
+    ("Look: publishes", ["tcp/18099/80"]),
     *of("RevokeExternalConnectivity", "Leave"),
     ("Docker does: move out", "<link>"),
     *of("DeleteEndpoint"),
@@ -492,8 +492,8 @@ class Player:
     def _reaches(self, target: str) -> None:
         wait_until(lambda: self._container.pings(target), f"{target} answers")
 
-    def _publishes(self, ports: list[int]) -> None:
-        assert [one["host_port"] for row in self._stack.endpoints() for one in row["published"]] == ports
+    def _publishes(self, ports: list[str]) -> None:
+        assert [one for row in self._stack.endpoints() for one in row["published"]] == ports
 
     def _leases(self, name: str, expected: dict[str, str]) -> None:
         leases = self._stack.show("pool", "leases", self._names[name])

@@ -301,3 +301,27 @@ def test_ovsnetd_killed_in_the_middle_of_docker_run(world: World) -> None:
     kept = {GATEWAY: "gateway"} | dict.fromkeys(running, "endpoint")
     wait_until(lambda: world.leases("blue") == kept, "each has its lease and nobody else", PATIENCE)
     assert all(dockerd.pings(name, GATEWAY) for name in running.values())
+
+
+@pytest.mark.whole
+def test_dockerd_starts_while_ovsnetd_is_down(world: World, fault_row: FaultRow) -> None:
+    """It looks for us for 15 seconds, forgets its endpoints without telling, and has its networks when we come."""
+    world.configure(asked=False, live=False)
+    stack, dockerd = world.stack, world.dockerd
+    create_network(dockerd, stack, "blue", SUBNET)
+    before = start_container(dockerd, "web", "blue")
+    (old,) = world.containers()
+    dockerd.kill9()
+    stack.stop()
+    begin = time.monotonic()
+    dockerd.start()
+    took = time.monotonic() - begin
+    stack.start()
+    assert world.containers() == {old}
+    dockerd.docker("start", "web")
+    web = dockerd.address("web", "blue")
+    wait_until(lambda: old not in world.containers(), "what Docker did not tell is reaped", PATIENCE)
+    fault_row(fault="dockerd started without ovsnetd", gate="starts, networks still there", back=took, leaked=0)
+    assert web != before
+    assert world.leases("blue") == {GATEWAY: "gateway", web: "endpoint"}
+    assert dockerd.pings("web", GATEWAY)

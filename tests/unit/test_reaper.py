@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
+import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from ovsnet.docker import REQUESTER
 from ovsnet.dockerd import DockerNetwork, Incarnation
+from ovsnet.errors import OvsnetError, Unavailable
 from ovsnet.model import Endpoint, Lease, LeaseOwner, Network, Origin, OwnerKind, Pool
-from ovsnet.reaper import Kind, Picture, find_stale
+from ovsnet.reaper import Kind, Picture, Reaper, Stale, find_stale
+
+if TYPE_CHECKING:
+    from ovsnet.controller import Controller
+    from ovsnet.docker import DockerDriver
 
 HERE, THERE = "host1", "host2"
 NOW = Incarnation(900, 5000, "b00t0002", HERE)
@@ -180,3 +189,77 @@ def test_an_incarnation_is_read_as_it_was_written(node: str) -> None:
 @pytest.mark.parametrize("text", ["", "900:5000", "900:5000@b00t", "x:5000@b/n", "900@b/n", "900:-1@b/n"])
 def test_what_is_no_incarnation_is_nobody(text: str) -> None:
     assert Incarnation.parse(text) is None
+
+
+class Watching(Reaper):
+    """A reaper whose world is told, and where nothing happens but that it is noted."""
+
+    def __init__(self, grace: float) -> None:
+        settings = SimpleNamespace(reap_after=grace, docker_socket=Path("/run/ovsnet.sock"), docker_api=None)
+        super().__init__(cast("Controller", SimpleNamespace(settings=settings)), cast("DockerDriver", None))
+        self.seen: list[Stale] = []
+        self.stays: OvsnetError | bool = True  # what becomes of a removal
+
+    def find(self) -> list[Stale]:
+        return self.seen
+
+    def _remove(self, stale: Stale) -> bool:
+        del stale
+        if isinstance(self.stays, OvsnetError):
+            raise self.stays
+        return self.stays
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets monotonic time, and lets the wall clock jump by a day each time."""
+    now = {"monotonic": 1000.0, "wall": 0.0}
+    monkeypatch.setattr(time, "monotonic", lambda: now["monotonic"])
+    monkeypatch.setattr(time, "time", lambda: now["wall"])
+
+    def to(seconds: float) -> None:
+        now["monotonic"] = 1000.0 + seconds
+        now["wall"] += 86400.0
+
+    return to
+
+
+ONE = Stale(Kind.ENDPOINT, ("k",), "endpoint k", "gone")
+OTHER = Stale(Kind.LEASE, ("p", "a", "o"), "lease a", "gone")
+
+
+def test_only_what_is_abandoned_all_the_time_goes(clock: Callable[[float], None]) -> None:
+    reaper = Watching(60)
+    for at, seen, removed in (
+        (0, [ONE], []),
+        (30, [ONE, OTHER], []),
+        (59, [ONE, OTHER], []),
+        (61, [ONE, OTHER], [ONE]),
+        (75, [], []),  # somebody has the other one after all
+        (91, [OTHER], []),
+        (150, [OTHER], []),
+        (152, [replace(OTHER, reason="gone in other words")], [OTHER.ref]),
+    ):
+        clock(at)
+        reaper.seen = seen
+        assert [one.ref for one in reaper.look()] == [getattr(one, "ref", one) for one in removed], at
+
+
+@pytest.mark.parametrize("stays", [False, Unavailable("not now")])
+def test_what_stays_has_its_time_again(clock: Callable[[float], None], stays: OvsnetError | bool) -> None:
+    reaper = Watching(60)
+    reaper.seen, reaper.stays = [ONE], stays
+    for at in (0, 61):
+        clock(at)
+        assert reaper.look() == []
+    reaper.stays = True
+    for at, removed in ((62, []), (120, []), (122, [ONE])):
+        clock(at)
+        assert reaper.look() == removed, at
+
+
+def test_once_is_never_enough(clock: Callable[[float], None]) -> None:
+    reaper = Watching(0.1)
+    reaper.seen = [ONE]
+    clock(9999)
+    assert reaper.look() == []
