@@ -1,7 +1,7 @@
 """Docker's life beside ours: either daemon ends and comes back, a call gets lost, and what nobody has any more is reaped.
 
-The world of these tests is one host whose ovsnetd reaps after a second and a half, and a dockerd with live-restore. That a thing is
-*not* reaped is shown by a clock: a container of CNI that is abandoned later, and is.
+The world of these tests is one host whose ovsnetd reaps after a second and a half, and a dockerd with live-restore. That
+something is *not* reaped a clock shows: a container of CNI that is abandoned later, and is.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def let_time_pass(world: World, netns: Callable[[], Netns]) -> None:
 
 
 def test_a_namespace_that_is_deleted_without_del(world: World, netns: Callable[[], Netns], fault_row: FaultRow) -> None:
-    lost, kept, other = [netns() for _ in range(5)], netns(), netns()
+    lost, kept, other = [netns() for _ in range(3)], netns(), netns()
     conf = {one.name: world.attach(one.name, one) for one in (*lost, kept, other)}
     address = next(row["addresses"][0] for row in world.stack.endpoints() if row["container"] == kept.name)
     with subprocess.Popen(kept.argv("sleep", "600"), stdin=subprocess.DEVNULL) as process:
@@ -220,8 +220,11 @@ def test_what_docker_has_forgotten(world: World, netns: Callable[[], Netns], ask
 
 @pytest.mark.parametrize(
     ("end", "live"),
-    [("stop", True), ("kill9", True), ("kill9", False)],
-    ids=["SIGTERM-live", "SIGKILL-live", "SIGKILL"],
+    [
+        pytest.param("stop", True, id="SIGTERM-live", marks=pytest.mark.whole),
+        pytest.param("kill9", True, id="SIGKILL-live"),
+        pytest.param("kill9", False, id="SIGKILL"),
+    ],
 )
 def test_dockerd_comes_back(world: World, end: str, live: bool, tmp_path: Path, fault_row: FaultRow) -> None:
     """With running containers and restart policies."""
