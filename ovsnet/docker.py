@@ -56,6 +56,7 @@ REQUESTER = (
 _GENERIC = "com.docker.network.generic"
 _ENDPOINT_NAME = "com.docker.network.endpoint.name"  # moby 28 and later tell it with RequestAddress
 _PORT_MAP = "com.docker.network.portmap"
+_IPV4_ONLY = "com.docker.network.driver.private.no_proxy_6to4"  # another endpoint is the container's gateway of IPv6
 _MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 _ISOLATED = "ovsnet.isolated"
 _GATEWAY_TYPE = "com.docker.network.gateway"
@@ -691,6 +692,7 @@ class DockerDriver:
         network = self._network(network_id)
         endpoint = self._endpoint(network, endpoint_id)
         wishes = [_wish(one) for one in options.get(_PORT_MAP) or ()]
+        wishes = _own(wishes, endpoint, self._beside(endpoint), ipv4_only=bool(options.get(_IPV4_ONLY)))
         if not wishes and not endpoint.published:
             return
         if not network.gateways and wishes:
@@ -700,6 +702,14 @@ class DockerDriver:
             )
         with self._controller.endpoint_lock(endpoint):
             self._controller.publish(endpoint, lambda usable: _choose(wishes, endpoint.published, usable))
+
+    def _beside(self, endpoint: Endpoint) -> list[Endpoint]:
+        """The other endpoints of its container that publish ports."""
+        return [
+            one
+            for one in self._store.endpoints()
+            if one.published and one.sandbox == endpoint.sandbox != "" and one.uuid != endpoint.uuid
+        ]
 
     def revoke_external(self, network_id: str, endpoint_id: str) -> None:
         """RevokeExternalConnectivity; missing is success. Leave and DeleteEndpoint do the same, for Docker may forget this."""
@@ -809,7 +819,30 @@ class _Wish:
         """It on that port."""
         return PublishedPort(self.protocol, host_port, self.container_port, self.host_address)
 
+    def met_by(self, port: PublishedPort) -> bool:
+        """Whether that is what is wanted, but for the host's address."""
+        same = (port.protocol, port.container_port) == (self.protocol, self.container_port)
+        return same and (not self.host_ports or port.host_port in self.host_ports)
 
+
+def _own(wishes: Sequence[_Wish], endpoint: Endpoint, beside: Sequence[Endpoint], *, ipv4_only: bool) -> list[_Wish]:
+    """What of the wishes for all addresses is this endpoint's: a container may have another gateway for the other family.
+
+    Docker 28 and later tells both of them the whole port map, and only one that the other has IPv6.
+    """
+    versions = {one.version for one in endpoint.addresses} - ({6} if ipv4_only else set())
+    found = []
+    for wish in wishes:
+        served = {each.address.version for one in beside for each in one.forwardings if wish.met_by(each.port)}
+        if (wish.host_address is not None and not wish.host_address.is_unspecified) or not (served or ipv4_only):
+            found.append(wish)
+            continue
+        asked = versions if wish.host_address is None else versions & {wish.host_address.version}
+        found += [replace(wish, host_address=_ANY[version]) for version in sorted(asked - served)]
+    return found
+
+
+_ANY: dict[int, IPAddress] = {4: ipaddress.IPv4Address(0), 6: ipaddress.IPv6Address(0)}
 _PROTOCOLS = {6: Protocol.TCP, 17: Protocol.UDP, 132: Protocol.SCTP}  # IANA's protocol numbers
 
 

@@ -24,6 +24,7 @@ from tests.harness import Netns, Stack, wait_until
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 NET, ENDPOINT = "a1" * 32, "c3" * 32
+NET2, ENDPOINT2 = "b2" * 32, "d4" * 32
 SWARM, SWARM2 = "w9x8y7z6a5b4c3d2e1f0g9h8i", "v9x8y7z6a5b4c3d2e1f0g9h8i"
 BOTH = {"NetworkID": NET, "EndpointID": ENDPOINT}
 TASK = {"NetworkID": SWARM, "EndpointID": ENDPOINT}
@@ -274,6 +275,65 @@ MOBY_IPV6_ONLY: Life = [
     ("NetworkDriver.DeleteNetwork", {"NetworkID": NET}, {}),
 ]
 
+# A container on an IPv4 and on a dual-stack network: each is told all ports, the first that IPv6 is not its own
+OTHER = {"NetworkID": NET2, "EndpointID": ENDPOINT2}
+MOBY_TWO_GATEWAYS: Life = [
+    *hello(),
+    pool("10.94.1.0/24", "pool"),
+    address("pool", "", GATEWAY, "10.94.1.1/24"),
+    network(NET, {"com.docker.network.generic": {}}, [("10.94.1.0/24", "10.94.1.1/24", None)], None),
+    pool("10.94.2.0/24", "pool2"),
+    address("pool2", "", GATEWAY, "10.94.2.1/24"),
+    pool("fd94:2::/64", "pool6"),
+    address("pool6", "", GATEWAY, "fd94:2::1/64"),
+    network(NET2, _DUAL, [("10.94.2.0/24", "10.94.2.1/24", None)], [("fd94:2::/64", "fd94:2::1/64", None)]),
+    address("pool", "", NAME, "<web>"),
+    endpoint(BOTH, PORTS, "<web>"),
+    join(BOTH, "10.94.1.1", options=PORTS),
+    address("pool2", "", NAME, "<web2>"),
+    address("pool6", "", NAME, "<web6>"),
+    (
+        "NetworkDriver.CreateEndpoint",
+        endpoint(OTHER, PORTS, "<web2>", "<web6>")[1],
+        {"Interface": {"MacAddress": "<mac2>"}},
+    ),
+    (
+        "NetworkDriver.Join",
+        OTHER | {"SandboxKey": "<sandbox>", "Options": PORTS},
+        join(OTHER, "10.94.2.1", "fd94:2::1")[2] | {"InterfaceName": {"SrcName": "<link2>", "DstPrefix": "eth"}},
+    ),
+    (
+        "NetworkDriver.ProgramExternalConnectivity",
+        BOTH | {"Options": PORTS | {"com.docker.network.driver.private.no_proxy_6to4": True}},
+        {},
+    ),
+    ("NetworkDriver.ProgramExternalConnectivity", OTHER | {"Options": PORTS}, {}),
+    ("Look: publishes", ["tcp/0.0.0.0/18099/80", "tcp/::/18099/80"]),
+    # The same again, and the other way round
+    ("NetworkDriver.ProgramExternalConnectivity", OTHER | {"Options": PORTS}, {}),
+    ("Look: publishes", ["tcp/0.0.0.0/18099/80", "tcp/::/18099/80"]),
+    *of("RevokeExternalConnectivity"),
+    *of("RevokeExternalConnectivity", both=OTHER),
+    ("NetworkDriver.ProgramExternalConnectivity", OTHER | {"Options": PORTS}, {}),
+    (
+        "NetworkDriver.ProgramExternalConnectivity",
+        BOTH | {"Options": PORTS | {"com.docker.network.driver.private.no_proxy_6to4": True}},
+        {},
+    ),
+    ("Look: publishes", ["tcp/18099/80"]),
+    *of("Leave", "DeleteEndpoint"),
+    *of("Leave", "DeleteEndpoint", both=OTHER),
+    *release("pool", "<web.ip>"),
+    *release("pool2", "<web2.ip>"),
+    *release("pool6", "<web6.ip>"),
+    *release("pool", "10.94.1.1"),
+    ("IpamDriver.ReleasePool", {"PoolID": "<pool>"}, {}),
+    ("NetworkDriver.DeleteNetwork", {"NetworkID": NET}, {}),
+    *release("pool2", "10.94.2.1"),
+    *release("pool6", "fd94:2::1"),
+    ("NetworkDriver.DeleteNetwork", {"NetworkID": NET2}, {}),
+]
+
 _ANY = {"AddressSpace": "ovsnet", "Pool": "", "SubPool": "", "Options": {}, "V6": False}
 REPLAY: Life = [
     *hello(),
@@ -493,7 +553,7 @@ class Player:
         wait_until(lambda: self._container.pings(target), f"{target} answers")
 
     def _publishes(self, ports: list[str]) -> None:
-        assert [one for row in self._stack.endpoints() for one in row["published"]] == ports
+        assert sorted(one for row in self._stack.endpoints() for one in row["published"]) == ports
 
     def _leases(self, name: str, expected: dict[str, str]) -> None:
         leases = self._stack.show("pool", "leases", self._names[name])
@@ -514,6 +574,7 @@ def player(stack: Stack, netns: Callable[[], Netns]) -> Iterator[Player]:
         pytest.param(DOCKER_20_10_INTERNAL_AND_DUAL, id="20.10-internal-dual"),
         pytest.param(MOBY, id="moby"),
         pytest.param(MOBY_IPV6_ONLY, id="moby-ipv6-only"),
+        pytest.param(MOBY_TWO_GATEWAYS, id="moby-two-gateways"),
         pytest.param(REPLAY, id="replay"),
     ],
 )
@@ -540,6 +601,6 @@ def test_a_life_in_a_swarm(global_stack: Stack, netns: Callable[[], Netns]) -> N
 
 def test_every_answer_with_fields_is_played() -> None:
     """The contract's methods, all of them, and no others, in all lives together."""
-    lives = (DOCKER_20_10, DOCKER_20_10_INTERNAL_AND_DUAL, MOBY, MOBY_IPV6_ONLY, REPLAY, SWARM_LIFE)
+    lives = (DOCKER_20_10, DOCKER_20_10_INTERNAL_AND_DUAL, MOBY, MOBY_IPV6_ONLY, MOBY_TWO_GATEWAYS, REPLAY, SWARM_LIFE)
     played = {row[0] for life in lives for row in life if "." in row[0] and row[2] != {}}
     assert played == CONTRACT.keys()
