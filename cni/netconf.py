@@ -357,6 +357,7 @@ class NetConf(Section):
     is_default_gateway: bool | None = None
     ip_masq: bool | None = None
     routed: bool | None = None
+    anti_spoofing: bool | None = None
     vlan_trunk: list[Trunk] = []
     promisc_mode: bool = False
     sysctl: dict[str, str] = {}

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from ovsnet.errors import InvalidRequest
 from ovsnet.model import (
+    ANTI_SPOOFING,
     AddressRange,
     Attachment,
     AttachRequest,
@@ -476,11 +477,13 @@ def _network_spec(name: str, config: NetConf, ipam: Ipam, foreign: Result | None
             origin=Origin.CNI,
             masquerade=config.ip_masq,
             routed=config.routed,
+            labels=_network_labels(config),
         )
     pools = subnets(ipam, config.runtime_config.ip_ranges)
     if not pools and not ipam.pool:
         given = {"bridge": config.bridge or None, "vlan": config.vlan, "internal": config.internal}
         given |= {"isGateway": config.is_gateway, "ipMasq": config.ip_masq or None, "routed": config.routed or None}
+        given |= {"antiSpoofing": config.anti_spoofing}
         for option, value in given.items():
             if value is not None:
                 hint = f"remove {option}, or give the network's ipam.subnet or ipam.pool"
@@ -499,7 +502,12 @@ def _network_spec(name: str, config: NetConf, ipam: Ipam, foreign: Result | None
         origin=Origin.CNI,
         masquerade=config.ip_masq,
         routed=config.routed,
+        labels=_network_labels(config),
     )
+
+
+def _network_labels(config: NetConf) -> dict[str, str]:
+    return {} if config.anti_spoofing is None else {ANTI_SPOOFING: str(config.anti_spoofing).lower()}
 
 
 def _sysctls(settings: Mapping[str, str], ifname: str) -> dict[str, str]:

@@ -133,6 +133,15 @@ class Settings(BaseSettings):
     switch_remote: str = Field(
         "unix:/var/run/openvswitch/db.sock", description="Remote of the Open_vSwitch database of this host."
     )
+    switch_run_dir: Path = Field(
+        Path("/var/run/openvswitch"),
+        description="Directory in which ovs-vswitchd has its bridges' management sockets (its OVS_RUNDIR).",
+    )
+    anti_spoofing: bool = Field(
+        True,
+        description="Containers send only from their own MAC and addresses, and are neither router nor DHCP server. A network "
+        "can be an exception, see docs/anti-spoofing.md.",
+    )
     bridge: str = Field("ovsbr0", description="Bridge for networks that name none; made when first needed.")
     datapath: Literal["auto", "system", "netdev"] = Field(
         "auto",

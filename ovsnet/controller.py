@@ -42,6 +42,7 @@ from .journal import Journal
 from .link import Links, Netns, open_netns
 from .locks import KeyedLocks
 from .model import (
+    ANTI_SPOOFING,
     Attachment,
     AttachRequest,
     Endpoint,
@@ -73,6 +74,7 @@ from .nat import DockerUser, Limits, Rules, forget, in_use
 from .ports import Ports
 from .rehearsal import Rehearsal
 from .removal import remove_network
+from .spoofing import SpoofGuard, check_label, guarded
 from .store import PendingEndpoint, Store
 from .switch import Switch
 
@@ -100,6 +102,7 @@ class Controller:
         switch: Switch,
         links: Links,
         ports: Ports,
+        spoofing: SpoofGuard,
         rules: Rules,
         limits: Limits,
         journal: Journal | None = None,
@@ -109,6 +112,7 @@ class Controller:
         self.switch = switch
         self.links = links
         self.ports = ports
+        self.spoofing = spoofing
         self.rules = rules
         self.limits = limits
         self.docker_user = DockerUser(settings.names)
@@ -246,6 +250,7 @@ class Controller:
     def draft_network(self, spec: NetworkSpec) -> tuple[Network, list[Pool | str]]:
         """The network that a specification asks for, checked, and its pools: uuids of those that exist, drafts of the others."""
         check_network_name(spec.name)
+        check_label(spec.labels)
         pools: list[Pool | str] = [self.store.pool(ref).uuid for ref in spec.pools]
         drafts = [draft_pool(one, self._pool_name(one, spec), {MADE_WITH: spec.name}) for one in spec.subnets]
         all_pools = [*(self.store.pool(ref) for ref in spec.pools), *drafts]
@@ -531,6 +536,7 @@ class Controller:
         """Remove a bridge of ours that no network needs any more."""
         if all(one.bridge != bridge for one in self.store.networks()):
             self.ports.flush()  # a port that is to be removed behind an answer would keep the bridge
+            self.spoofing.leave(bridge)
             self.switch.delete_bridge(bridge)
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
@@ -629,18 +635,22 @@ class Controller:
             if write.done:
                 write.result()  # refused: that is what to tell, before anything is made
             reach(Point.ATTACH_WRITING)
+            opening = self.spoofing.open(network, planned) if (planned := write.planned) is not None else None
             with self.links.plugging(port, netns, request.ifname, mtu) as plug:
-                if write.planned is not None:
-                    plug.prepare(write.planned.mac, ipv6=any(one.version == 6 for one in write.planned.addresses))
+                if planned is not None:
+                    plug.prepare(planned.mac, ipv6=any(one.version == 6 for one in planned.addresses))
                 reach(Point.ATTACH_LINKED)
                 endpoint = self._unanswered(write.result(), draft, network, request, undo)
                 reach(Point.ATTACH_WRITTEN)
+                if planned is None or (planned.mac, planned.addresses) != (endpoint.mac, endpoint.addresses):
+                    opening = self.spoofing.open(network, endpoint)
                 plug.adjust(request.sysctls, promiscuous=request.promiscuous)
                 if endpoint.bandwidth:
                     undo.callback(self.unlimit, endpoint)
                     self.limit(endpoint)
                 reach(Point.ATTACH_LIMITED)
                 plug.finish(endpoint.mac, endpoint.addresses, self._routes(network, request))
+                self.spoofing.wait(opening)
                 reach(Point.ATTACH_PLUGGED)
                 if endpoint.published:
                     self._publish(endpoint)
@@ -718,11 +728,13 @@ class Controller:
             self.unlimit(old)
             self._unplug(old, old.sandbox)
             reach(Point.AGAIN_UNPLUGGED)
+            self.spoofing.wait(self.spoofing.open(network, endpoint))
         if endpoint.bandwidth:
             self.limit(endpoint)
         if request.foreign and not endpoint.ipam:  # what the link was made first for
             addresses = [str(one) for one in request.foreign]
             endpoint = self.store.set_endpoint(endpoint.uuid, addresses=addresses, ipam=request.ipam)
+            self.spoofing.wait(self.spoofing.open(network, endpoint))
         self._plug(endpoint, network, request, netns)
         reach(Point.AGAIN_PLUGGED)
         if endpoint.published:
@@ -885,6 +897,7 @@ class Controller:
             ("VLAN", spec.tag, network.tag),
             ("masquerade", spec.masquerade, network.masquerade),
             ("routed", spec.routed, network.routed),
+            ("anti-spoofing", spec.labels.get(ANTI_SPOOFING), str(guarded(network)).lower()),
         ):
             if wanted not in ("", None, have):
                 raise AlreadyExists(
@@ -950,6 +963,7 @@ class Controller:
         if stale:
             LOG.info("removing %d ports that an earlier run has left", len(stale))
             self.switch.del_ports(stale).result(self.settings.deadline)
+        self.spoofing.restore(networks.values(), endpoints.values(), self.switch.ports())
 
     def _recover_limits(self, endpoints: list[Endpoint]) -> None:
         """What nftables forgets with a reboot, or remembers of endpoints that have gone."""

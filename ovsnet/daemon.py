@@ -47,8 +47,9 @@ from .nat import DockerUser, Limits, Rules
 from .operations import add_request_id
 from .ports import Ports
 from .reaper import Reaper
+from .spoofing import SpoofGuard
 from .store import StateServer, Store
-from .switch import Switch
+from .switch import Flows, Switch
 
 LOG = logging.getLogger("ovsnet")
 
@@ -99,9 +100,14 @@ class Daemon:
             switch.start()
             undo.callback(switch.stop)
             links = undo.enter_context(Links(settings.names))
+            flows = Flows(settings.switch_run_dir, node=settings.node, timeout=settings.deadline)
+            flows.start()
+            undo.callback(flows.stop)
+            spoofing = SpoofGuard(settings, flows)
             ports = Ports(
                 switch,
                 links,
+                spoofing,
                 settings.names,
                 spares=settings.spare_ports,
                 idle=settings.spare_idle,
@@ -116,6 +122,7 @@ class Daemon:
                 switch=switch,
                 links=links,
                 ports=ports,
+                spoofing=spoofing,
                 rules=Rules(settings.names),
                 limits=Limits(settings.names),
                 journal=journal,

@@ -25,6 +25,7 @@ from .docker_options import check_keys
 from .dockerd import Callers
 from .errors import AddressInUse, EndpointNotFound, InvalidRequest, LinkExists, NetworkNotFound, PoolOverlap, PortInUse
 from .model import (
+    ANTI_SPOOFING,
     DEFAULT_SPACE,
     AddressRange,
     Endpoint,
@@ -68,6 +69,7 @@ NETWORK_OPTIONS = {
     "ovsnet.vlan": "VLAN tag, 0 to 4094",
     "ovsnet.vlan.trunk": "VLANs that containers get tagged, as 10,20-29",
     "ovsnet.mtu": "MTU in bytes",
+    ANTI_SPOOFING: "whether containers can send only from their own addresses",
     "ovsnet.gateway": "gateway on the host instead of Docker's, or none",
     _ISOLATED: "whether the hosts keep the network from all others",
     "com.docker.network.bridge.name": "Open vSwitch bridge",
@@ -477,10 +479,12 @@ class DockerDriver:
             ("ovsnet.vlan", str(network.tag)),
             ("ovsnet.vlan.trunk", network.labels.get(TRUNK, "")),
             ("ovsnet.mtu", str(network.mtu)),
+            (ANTI_SPOOFING, network.labels.get(ANTI_SPOOFING, "true")),
             ("com.docker.network.container_iface_prefix", network.labels.get(IFACE_PREFIX, "eth")),
         )
+        canonical = {"ovsnet.vlan.trunk": labels.get(TRUNK), ANTI_SPOOFING: labels.get(ANTI_SPOOFING)}
         for option, have in wishes:
-            wanted = labels[TRUNK] if option == "ovsnet.vlan.trunk" and TRUNK in labels else given.get(option, have)
+            wanted = canonical.get(option) or given.get(option, have)
             if wanted != have:
                 raise InvalidRequest(
                     f"network {name} has {option} {have or 'none'}, not {given[option]}", hint="leave it out"
@@ -580,7 +584,9 @@ class DockerDriver:
             endpoint = self._store.attach(draft, [one.ip for one in addresses if one.version in families], adopt=True)
             undo.callback(self._store.detach, endpoint.uuid, leave_to=requester)
             reach(Point.ENDPOINT_WRITTEN)
+            opening = self._controller.spoofing.open(network, endpoint)
             self._plug(endpoint)
+            self._controller.spoofing.wait(opening)
             reach(Point.ENDPOINT_PLUGGED)
             if endpoint.bandwidth:
                 undo.callback(self._controller.unlimit, endpoint)
@@ -781,6 +787,8 @@ def _network_labels(given: Mapping[str, str]) -> dict[str, str]:
     labels = {}
     if "ovsnet.vlan.trunk" in given:
         labels[TRUNK] = docker_options.write_tags(docker_options.tags(given["ovsnet.vlan.trunk"]))
+    if ANTI_SPOOFING in given:
+        labels[ANTI_SPOOFING] = str(_flag(given, ANTI_SPOOFING, default=True)).lower()
     if prefix := given.get("com.docker.network.container_iface_prefix"):
         labels[IFACE_PREFIX] = docker_options.link_prefix(prefix)
     return labels

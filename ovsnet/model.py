@@ -27,6 +27,7 @@ MAX_TAG = 4094  # IEEE 802.1Q; 0 means untagged
 MAX_RATE = 10**12  # bits per second, or bits: more than any device has
 
 DEFAULT_SPACE = "ovsnet"
+ANTI_SPOOFING = "ovsnet.anti-spoofing"  # label of a network: "false" lets its containers send as whom they like
 
 
 class Origin(StrEnum):
@@ -474,8 +475,9 @@ class PortRole(StrEnum):
 class SwitchPort:
     """A port of ours on the switch. `endpoint` is the endpoint's uuid when `role` says so, else "".
 
-    `ifindex` is 0 until ovs-vswitchd has made the device. `error` is what vswitchd says of the interface, or "". `rate` and
-    `burst` limit what comes from its device (bits per second, and bits; 0 for none, and for vswitchd's own choice).
+    `ifindex` and `number` (OpenFlow's) are 0 until ovs-vswitchd has made the device. `error` is what vswitchd says of the
+    interface, or "". `rate` and `burst` limit what comes from its device (bits per second, and bits; 0 for none, and for
+    vswitchd's own choice).
     """
 
     name: str
@@ -490,6 +492,16 @@ class SwitchPort:
     trunk: tuple[int, ...] = ()
     rate: int = 0
     burst: int = 0
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """As whom the owner of a switch port may send. Without `addresses`, as whoever has the MAC; `trunk` allows tagged frames."""
+
+    mac: str
+    addresses: tuple[IPAddress, ...]
+    trunk: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Collection
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from .errors import OvsnetError
 from .link import Links
 from .model import Network, PortRole, SwitchPort
 from .names import DeviceNames
+from .spoofing import SpoofGuard
 from .switch import Switch
 
 LOG = logging.getLogger(__name__)
@@ -44,10 +46,19 @@ class Ports:
     """Gives out switch ports that are made, tagged, configured and up."""
 
     def __init__(
-        self, switch: Switch, links: Links, names: DeviceNames, *, spares: int, idle: float, timeout: float
+        self,
+        switch: Switch,
+        links: Links,
+        spoofing: SpoofGuard,
+        names: DeviceNames,
+        *,
+        spares: int,
+        idle: float,
+        timeout: float,
     ) -> None:
         self._switch = switch
         self._links = links
+        self._spoofing = spoofing
         self._names = names
         self._spares = spares
         self._idle = idle
@@ -80,7 +91,7 @@ class Ports:
         names = [name for shelf in self._shelves.values() for name in shelf.ready]
         self._shelves.clear()
         if names:
-            self._switch.del_ports(names).result(self._timeout)
+            self._remove(names).result(self._timeout)
 
     def take(self, network: Network, trunk: tuple[int, ...] = ()) -> str:
         """A port on `network`'s bridge with its tag, up; a spare, or else one made now. SwitchUnavailable, LinkFailed.
@@ -129,7 +140,7 @@ class Ports:
         if self._filling.acquire(timeout=_FAREWELL):  # then those that are being made right now are gone
             self._filling.release()
         if shelf is not None and shelf.ready:
-            self._switch.del_ports(list(shelf.ready)).result(self._timeout)
+            self._remove(list(shelf.ready)).result(self._timeout)
 
     def spares(self) -> dict[str, int]:
         """How many spares each network (uuid) has ready."""
@@ -137,6 +148,12 @@ class Ports:
             return {uuid: len(shelf.ready) for uuid, shelf in self._shelves.items()}
 
     # -----------------------------------------------------------------------------------------------------------------
+
+    def _remove(self, names: Collection[str]) -> Future[list[Any]]:
+        """Have the switch remove ports; what guards them goes with them."""
+        removal = self._switch.del_ports(names)
+        removal.add_done_callback(lambda done: None if done.exception() else self._spoofing.forget(names))
+        return removal
 
     def _shelf(self, network: Network) -> _Shelf:
         shelf = self._shelves.get(network.uuid)
@@ -152,13 +169,14 @@ class Ports:
         ]
         try:
             self._switch.add_ports(ports).result(self._timeout)
-            self._switch.wait_ports(names, self._timeout)
+            numbers = self._switch.wait_ports(names, self._timeout)
             reach(Point.SPARE_MADE)
+            self._spoofing.close(network, numbers)
             for name in names:
                 self._links.prepare_port(name, network.mtu)
             reach(Point.SPARE_READY)
         except OvsnetError:
-            _log_failure(self._switch.del_ports(names), "ports stay that failed")  # the answer is what failed first
+            _log_failure(self._remove(names), "ports stay that failed")  # the answer is what failed first
             raise
         return names
 
@@ -201,7 +219,7 @@ class Ports:
                 shelf.ready.extend(names)
                 return
         try:
-            self._switch.del_ports(names).result(self._timeout)
+            self._remove(names).result(self._timeout)
         except OvsnetError as exc:
             LOG.warning("spare ports stay whose network has gone: %s", exc)
 
@@ -215,7 +233,7 @@ class Ports:
                 for name, endpoint in claims.items():
                     _log_failure(self._note(self._switch.claim_port(name, endpoint)), f"port {name} is not marked")
                 if leaving:
-                    removal = self._note(self._switch.del_ports(leaving))
+                    removal = self._note(self._remove(leaving))
                     reach(Point.PORT_REMOVING)
                     removal.add_done_callback(lambda future: self._removed(leaving, future.exception()))
             except OvsnetError as exc:

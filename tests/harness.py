@@ -362,6 +362,7 @@ class Stack(Daemon):
             "state_dir": str(self.state_dir),
             "docker_socket": f"/run/docker/plugins/{self.driver}.sock",
             "switch_remote": ovs.remote,
+            "switch_run_dir": str(ovs.vswitchd.directory),
             "bridge": self.bridge,
             "device_prefix": self.prefix,
             "log_level": "debug",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ovsnet.errors import EndpointNotFound, InvalidRequest
+from ovsnet.model import ANTI_SPOOFING
 
 from .output import Column, print_json, print_sheet, print_table
 from .session import Session, for_each, options
@@ -234,6 +235,7 @@ def network_show(session: Session, name: str) -> None:
 @click.option("--internal", is_flag=True, help="No gateway on the host.")
 @click.option("--masquerade", is_flag=True, help="What leaves by another device of the host gets its address.")
 @click.option("--routed", is_flag=True, help="Containers reach those of the other networks that are routed.")
+@click.option("--no-anti-spoofing", is_flag=True, help="Let its containers send as whom they like.")
 @options
 @click.pass_obj
 def network_create(
@@ -247,6 +249,7 @@ def network_create(
     internal: bool,
     masquerade: bool,
     routed: bool,
+    no_anti_spoofing: bool,
 ) -> None:
     """Make a network."""
     made = session.client().create_network(
@@ -259,6 +262,7 @@ def network_create(
         internal=internal,
         masquerade=masquerade,
         routed=routed,
+        labels={ANTI_SPOOFING: "false"} if no_anti_spoofing else None,
     )
     _show(session, made)
 

@@ -140,24 +140,28 @@ class Switch:
         """
         return self._engine.submit(AddPorts(self._api, ports, self._node))
 
-    def wait_ports(self, names: Iterable[str], timeout: float) -> None:
-        """Block until vswitchd has made the devices of these ports: each has an ifindex and an OpenFlow port number.
+    def wait_ports(self, names: Iterable[str], timeout: float) -> dict[str, int]:
+        """Block until vswitchd has made the devices of these ports: each has an ifindex and an OpenFlow port number, which is
+        returned.
 
         They must be in the database already. SwitchUnavailable after `timeout` seconds, as soon as vswitchd reports an error
         for one (its only trace is the column Interface.error), or when one disappears.
         """
         api = self._api
-        pending = list(names)
+        numbers = dict.fromkeys(names, 0)
 
         def made() -> bool:
-            pending[:] = [name for name in pending if not _is_made(api, name)]
-            return not pending
+            for name in [name for name, number in numbers.items() if not number]:
+                numbers[name] = _number(api, name)
+            return all(numbers.values())
 
         try:
             self._engine.wait_for(made, timeout)
+            return numbers
         except DeadlineExceeded:
+            pending = ", ".join(name for name, number in numbers.items() if not number)
             raise SwitchUnavailable(
-                f"ovs-vswitchd has not made {', '.join(pending)} within {timeout:.1f} s", hint="check that it runs"
+                f"ovs-vswitchd has not made {pending} within {timeout:.1f} s", hint="check that it runs"
             ) from None
 
     def claim_port(self, name: str, endpoint: str) -> Future[list[Any]]:
@@ -240,6 +244,7 @@ class Switch:
                     ifindex=next(iter(interface.ifindex), 0),
                     error=next(iter(interface.error), ""),
                     trunk=tuple(sorted(set(port.trunks) - {tag})),
+                    number=max(0, next(iter(interface.ofport), 0)),
                     **_limits(port),
                 )
 
@@ -258,13 +263,14 @@ def _limits(port: Any) -> dict[str, int]:
     return {}
 
 
-def _is_made(api: Api, name: str) -> bool:
+def _number(api: Api, name: str) -> int:
+    """The port's OpenFlow number, 0 until vswitchd has made its device."""
     interface = api.find("Interface", name)
     if interface is None:
         raise SwitchUnavailable(f"port {name} has disappeared from the switch", hint="see who deleted it")
     for error in interface.error:
         raise SwitchUnavailable(f"ovs-vswitchd cannot make {name}: {error}", hint="see its log")
-    return next(iter(interface.ifindex), 0) > 0 and next(iter(interface.ofport), 0) > 0
+    return max(0, next(iter(interface.ofport), 0)) if next(iter(interface.ifindex), 0) > 0 else 0
 
 
 def _wait_absent(device: str, timeout: float) -> None:

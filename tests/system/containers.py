@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
 from types import TracebackType
@@ -96,11 +96,12 @@ class Ping:
         return set(range(1, max(answered))) - answered
 
 
-def create_network(dockerd: Dockerd, stack: Stack, name: str, *subnets: str) -> None:
-    """A Docker network with our drivers, of the same name for ovsnet."""
+def create_network(dockerd: Dockerd, stack: Stack, name: str, *subnets: str, options: Sequence[str] = ()) -> None:
+    """A Docker network with our drivers, of the same name for ovsnet; `options` are for our driver."""
     drivers = ("--driver", stack.driver, "--ipam-driver", stack.driver, "--opt", f"ovsnet.name={name}")
     families = ("--ipv6",) if any(":" in subnet for subnet in subnets) else ()
-    dockerd.docker("network", "create", *drivers, *families, *(f"--subnet={subnet}" for subnet in subnets), name)
+    more = (*(f"--opt={one}" for one in options), *(f"--subnet={subnet}" for subnet in subnets))
+    dockerd.docker("network", "create", *drivers, *families, *more, name)
 
 
 def start_container(dockerd: Dockerd, name: str, network: str) -> str:

@@ -64,9 +64,14 @@ def test_endpoints_are_told(dockerd: Dockerd, stack: Stack, ovs: Ovs, blue: str,
     assert of_cni["owner"] == {"kind": "cni", "container": box.id, "ifname": "eth0", "sandbox": str(box.netns.path)}
 
 
-def test_vlans_are_isolated(dockerd: Dockerd, stack: Stack, ovs: Ovs, blue: str, pod: NewPod) -> None:
+def test_vlans_are_isolated(dockerd: Dockerd, stack: Stack, ovs: Ovs, pod: NewPod) -> None:
+    blue = "blue"
+    create_network(dockerd, stack, blue, BLUE, options=["ovsnet.anti-spoofing=false"])
     web, mine, stranger = start_container(dockerd, "web", blue), pod(), pod()
-    my_address, strange_address = mine.attach(stack.conf(blue)), stranger.attach(stack.conf("green", subnet=GREEN))
+    my_address, strange_address = (
+        mine.attach(stack.conf(blue)),
+        stranger.attach(stack.conf("green", subnet=GREEN) | {"antiSpoofing": False}),
+    )
     tags = {name: stack.show("network", "show", name)["vlan"] for name in (blue, "green")}
     assert tags[blue] != tags["green"]
     # They can all ping, and the host forwards.

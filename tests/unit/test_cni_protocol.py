@@ -223,7 +223,7 @@ def test_default_route(routes: list[Any], config: dict[str, Any], kept: list[str
         ({"name": "a b"}, 7, "not valid"),
         ({"network": 5}, 7, "network is not a string"),
         ({"vlann": 3}, 7, "did you mean 'vlan'"),
-        ({"zzz": 3}, 7, "known: args, bridge"),
+        ({"zzz": 3}, 7, "known: antiSpoofing, args, bridge"),
         ({"vlan": "3", "ipam": SUBNET}, 7, "vlan: "),
         ({"vlan": 4095, "ipam": SUBNET}, 7, "VLAN tag 4095"),
         ({"vlan": 3}, 7, "vlan without ipam.subnet"),

@@ -131,6 +131,7 @@ def test_without_a_journal_there_is_no_history() -> None:
         switch=absent,
         links=absent,
         ports=absent,
+        spoofing=absent,
         rules=absent,
         limits=absent,
     )
