@@ -151,6 +151,8 @@ def as_toml(value: Any) -> str:
         return "–"
     if isinstance(value, tuple):
         return "`[]`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     return f'`"{value}"`' if isinstance(value, (str, Path)) else f"`{value}`"
 
 
