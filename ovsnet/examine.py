@@ -101,6 +101,8 @@ def _port(controller: Controller, network: Network, endpoint: Endpoint) -> Itera
         yield f"switch port {port.name} lets through {port.rate or 'any'} bits/s, not {limits.egress_rate or 'any'}"
     if limits.ingress_rate and not controller.limits.is_set(port.name, limits.ingress_rate, limits.ingress_burst):
         yield f"what container {endpoint.container[:40]} receives is not limited to {limits.ingress_rate} bits/s"
+    if missing := controller.spoofing.missing(network, endpoint):
+        yield f"{missing} of the flows that guard switch port {port.name} are missing"
     if port.error:
         yield f"ovs-vswitchd says of port {port.name}: {port.error}"
 

@@ -59,6 +59,10 @@ class SpoofGuard:
         if opening is not None:
             self.flows.wait(opening)
 
+    def missing(self, network: Network, endpoint: Endpoint) -> int:
+        """How many of the flows that guard the endpoint's port the switch does not have."""
+        return len(self.flows.missing(network.bridge, endpoint.port)) if self.applies(network) else 0
+
     def forget(self, ports: Iterable[str]) -> None:
         """Ports that are gone."""
         self.flows.forget(ports)

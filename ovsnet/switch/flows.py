@@ -194,7 +194,7 @@ class Flows:
         """Take every flow of ours off the bridge, and the common ones with the last of all; one that is away has none."""
         try:
             self.restore(bridge, {}).result(min(self._timeout, _FAREWELL))
-            found = self.observe(bridge, everybodys=True)
+            found = self._ask(bridge, OURS, OURS_MASK)
         except (SwitchUnavailable, FutureTimeout) as exc:
             LOG.info("bridge %s keeps its flows, if it has any: %s", bridge, exc)
         else:
@@ -220,8 +220,18 @@ class Flows:
             line = self._lines.get(bridge)
             return frozenset() if line is None else self._desired(line)
 
-    def observe(self, bridge: str, *, everybodys: bool = False) -> frozenset[Flow]:
-        """The flows that it has of ours, or of everybody who runs ovsnet; SwitchUnavailable."""
+    def observe(self, bridge: str) -> frozenset[Flow]:
+        """The flows that it has of ours; SwitchUnavailable."""
+        return frozenset(filter(self._is_ours, self._ask(bridge, OURS, OURS_MASK)))
+
+    def missing(self, bridge: str, port: str) -> frozenset[Flow]:
+        """The flows of a port that is to be guarded which the switch does not have; SwitchUnavailable."""
+        with self._lock:
+            line = self._line(bridge)
+            number, sender = line.numbers.get(port, 0), line.wanted.get(port)  # port 0 is nobody's
+        return frozenset(guard(self._cookie, number, sender)) - self._ask(bridge, self._cookie | number, of.EXACT)
+
+    def _ask(self, bridge: str, cookie: int, mask: int) -> frozenset[Flow]:
         done: Future[frozenset[Flow]] = Future()
         with self._lock:
             line = self._lines.get(bridge)
@@ -236,15 +246,14 @@ class Flows:
                 line.asked.pop(xid).set_result(frozenset(flow for part in parts for flow in of.flows(part)))
 
             line.reading[xid] = [], parse
-            line.outbox += of.ask_flows(OURS, OURS_MASK, xid)
+            line.outbox += of.ask_flows(cookie, mask, xid)
             self._flush(line)
         try:
-            found = done.result(self._timeout)
+            return done.result(self._timeout)
         except FutureTimeout:
             raise SwitchUnavailable(
                 f"bridge {bridge} does not tell its flows", hint="check that ovs-vswitchd runs"
             ) from None
-        return found if everybodys else frozenset(filter(self._is_ours, found))
 
     def _is_ours(self, flow: Flow) -> bool:
         return flow.cookie == OURS or flow.cookie & (OURS_MASK | NODE_MASK) == self._cookie

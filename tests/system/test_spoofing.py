@@ -102,6 +102,25 @@ def test_cni(stack: Stack, ovs: Ovs, pod: NewPod, undo: ExitStack) -> None:
     found.reaches()
 
 
+def test_check_and_repair(stack: Stack, ovs: Ovs, pod: NewPod) -> None:
+    """CHECK tells of flows that somebody has removed; a moment later they are there again."""
+    box, conf = pod(), stack.conf("green", subnet=NET)
+    result = box.add(conf).output
+    bridge = f"unix:{ovs.vswitchd.directory / stack.bridge}.mgmt"
+
+    def check() -> str:
+        found = stack.cni("CHECK", box.id, box.netns, conf | {"prevResult": result})
+        return "" if found.ok else found.output["msg"]
+
+    def told() -> bool:
+        stack.host.run("ovs-ofctl", "-O", "OpenFlow13", "del-flows", bridge, "table=240")
+        return "flows that guard switch port" in check()
+
+    assert check() == ""
+    wait_until(told, "CHECK tells of it")  # unless they are mended just then
+    wait_until(lambda: not check(), "they are mended")
+
+
 def guards(found: Scene) -> int:
     """How many ears hear a frame with a MAC that is nobody's."""
     strange = {"it": Ether(src=STRANGE_MAC, dst=ALL, type=0x88B5) / Raw(b"x" * 50)}

@@ -42,17 +42,13 @@ def test_what_is_told_is_what_was_said(sender: Sender | None) -> None:
 def test_a_flow_mod() -> None:
     """`ovs-ofctl ofp-print` reads it as `ADD table:2 priority=3,arp cookie:0x1 actions=resubmit(,4)` (3.1)."""
     flow = Flow(2, 3, 1, frozenset(of.arp()), of.resubmit(4))
-    assert (
-        of.add(flow, 5).hex()
-        == (
-            "040e005800000005"  # version 4, FLOW_MOD, 88 bytes, xid 5
-            "00000000000000010000000000000000"  # cookie and mask
-            "0200000000000003fffffffffffffffffffffff"
-            + "f"
-            + "00000000"  # table, add, no timeouts, priority; any; no flags
-            "0001000a80000a0208060000" + "00000000"  # ten bytes of match: eth_type 0x0806; padding
-            "00040018" + "00000000" + "ffff001000002320000efff804000000"  # apply: resubmit(,4)
-        )
+    assert of.add(flow, 5).hex() == (
+        "040e005800000005"  # version 4, FLOW_MOD, 88 bytes, xid 5
+        "00000000000000010000000000000000"  # cookie and mask
+        "0200000000000003ffffffff"  # table, add, no timeouts, priority; no buffer
+        "ffffffffffffffff00000000"  # any port and group; no flags
+        "0001000a80000a020806000000000000"  # ten bytes of match: eth_type 0x0806; padding
+        "0004001800000000ffff001000002320000efff804000000"  # apply: resubmit(,4)
     )
     assert len(of.delete(flow, 5)) == 0x58 - 24  # without what it does
 
