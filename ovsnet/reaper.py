@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
@@ -80,10 +80,14 @@ def find_stale(seen: Picture) -> list[Stale]:
     """All that looks abandoned on this node, endpoints first."""
     found = [stale for one in seen.endpoints for stale in _endpoint(seen, one)]
     if seen.local and not (seen.asked and seen.docker is None):
-        found += (stale for uuid, one in seen.leases for stale in _lease(seen, seen.pools[uuid], one))
+        gateways = {(uuid, one.ip) for net in seen.networks.values() for uuid in net.pools for one in net.gateways}
+        users = {uuid: _users(seen, pool) for uuid, pool in seen.pools.items()}
+        for uuid, lease in seen.leases:  # there may be many
+            if (uuid, lease.address) not in gateways:
+                found += _lease(seen, seen.pools[uuid], lease, users[uuid])
         if seen.docker is not None:
             found += (stale for one in seen.networks.values() for stale in _network(seen, one, seen.docker))
-            found += (stale for one in seen.pools.values() for stale in _pool(seen, one, seen.docker))
+            found += (stale for one in seen.pools.values() for stale in _pool(seen, one))
     return found
 
 
@@ -139,14 +143,12 @@ def _holder(lease: Lease) -> Incarnation | None:
     return Incarnation.parse(lease.owner.id.rpartition("/")[0])
 
 
-def _lease(seen: Picture, pool: Pool, lease: Lease) -> Iterator[Stale]:
+def _lease(seen: Picture, pool: Pool, lease: Lease, users: Sequence[DockerNetwork]) -> Iterator[Stale]:
     owner = _holder(lease)
-    networks = [one for one in seen.networks.values() if pool.uuid in one.pools]
-    if owner is None or not _ours(seen, owner) or any(lease.address == g.ip for one in networks for g in one.gateways):
+    if owner is None or not _ours(seen, owner):
         return
     reason = ""
     if seen.docker is not None:
-        users = [one for one in _users(seen, seen.docker) if pool.subnet in one.subnets]
         # Another driver's container may have it although Docker does not tell, after a live restore.
         if all(one.driver == seen.driver and lease.address not in one.addresses for one in users):
             reason = "Docker does not know it any more"
@@ -170,15 +172,17 @@ def _network(seen: Picture, network: Network, docker: Mapping[str, DockerNetwork
             )
 
 
-def _pool(seen: Picture, pool: Pool, docker: Mapping[str, DockerNetwork]) -> Iterator[Stale]:
-    used = any(pool.uuid in one.pools for one in seen.networks.values())
-    known = any(pool.subnet in one.subnets for one in _users(seen, docker))
-    if pool.origin is Origin.DOCKER and _ours(seen, Incarnation.parse(pool.requested_by)) and not (used or known):
+def _pool(seen: Picture, pool: Pool) -> Iterator[Stale]:
+    used = _users(seen, pool) or any(pool.uuid in one.pools for one in seen.networks.values())
+    if pool.origin is Origin.DOCKER and _ours(seen, Incarnation.parse(pool.requested_by)) and not used:
         yield Stale(Kind.POOL, (pool.uuid,), f"pool {pool.name}", "no network of Docker takes addresses from it")
 
 
-def _users(seen: Picture, docker: Mapping[str, DockerNetwork]) -> list[DockerNetwork]:
-    return [one for one in docker.values() if one.ipam_driver == seen.driver]
+def _users(seen: Picture, pool: Pool) -> list[DockerNetwork]:
+    """The networks that Docker says take addresses from a pool."""
+    return [
+        one for one in (seen.docker or {}).values() if one.ipam_driver == seen.driver and pool.subnet in one.subnets
+    ]
 
 
 class Reaper:
