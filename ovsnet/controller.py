@@ -387,7 +387,11 @@ class Controller:
 
     def endpoint_lock(self, endpoint: Endpoint) -> AbstractContextManager[None]:
         """Held while an endpoint is changed; DeadlineExceeded."""
-        return self._locks.hold(endpoint.key, self.settings.deadline)
+        return self.key_lock(endpoint.key)
+
+    def key_lock(self, key: str) -> AbstractContextManager[None]:
+        """Held while the endpoint of that owner key is made or changed; DeadlineExceeded."""
+        return self._locks.hold(key, self.settings.deadline)
 
     def publish(
         self, endpoint: Endpoint, choose: Callable[[Callable[[PublishedPort], bool]], tuple[PublishedPort, ...]]

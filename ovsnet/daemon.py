@@ -138,6 +138,7 @@ class Daemon:
             guard.start()
             undo.callback(guard.stop)
             driver = DockerDriver(controller)
+            undo.callback(driver.stop)
             reaper = Reaper(controller, driver)
             reaper.start()
             undo.callback(reaper.stop)

@@ -14,7 +14,7 @@ import ipaddress
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -23,7 +23,16 @@ from .controller import AVOID, Controller, draft_pool
 from .crashpoints import Point, reach
 from .docker_options import check_keys
 from .dockerd import Callers
-from .errors import AddressInUse, EndpointNotFound, InvalidRequest, LinkExists, NetworkNotFound, PoolOverlap, PortInUse
+from .errors import (
+    AddressInUse,
+    EndpointNotFound,
+    InvalidRequest,
+    LinkExists,
+    NetworkNotFound,
+    OvsnetError,
+    PoolOverlap,
+    PortInUse,
+)
 from .model import (
     ANTI_SPOOFING,
     DEFAULT_SPACE,
@@ -45,6 +54,8 @@ from .model import (
     endpoint_key,
 )
 from .nat import first_free
+from .releases import Releases
+from .store import Pending, PendingEndpoint
 
 LOG = logging.getLogger(__name__)
 
@@ -137,6 +148,11 @@ class DockerDriver:
         self.callers = Callers(controller.settings.node)
         # Addresses reserved for a name that Docker asked for without one: CreateEndpoint has to tell the name.
         self._owed: dict[tuple[str, IPAddress], str] = {}
+        self._releases = Releases(controller.store)
+
+    def stop(self) -> None:
+        """Finish what goes on behind answers."""
+        self._releases.stop()
 
     # -- IPAM ---------------------------------------------------------------------------------------------------------
 
@@ -196,6 +212,7 @@ class DockerDriver:
 
     def _check_replay(self, pool: Pool, requester: str) -> None:
         """A pool that stands: fine for a new dockerd (replay) or as long as nothing uses it (a retry), else a second wish."""
+        self._releases.settle(pool.uuid)
         in_use = self._store.networks_of(pool) or self._store.leases(pool.uuid)
         if in_use and pool.requested_by == requester != "":
             raise PoolOverlap(
@@ -244,6 +261,7 @@ class DockerDriver:
         pool = self._find_pool(pool_id)
         if pool is None or pool.requested_by.startswith(SWARM):
             return
+        self._releases.settle(pool_id)
         networks = self._store.networks_of(pool)
         for network in networks:
             self._controller.show_gateway_route(network)  # Docker gave up a network that was to join this one
@@ -254,7 +272,9 @@ class DockerDriver:
     @_from
     def request_address(self, pool_id: str, address: str, options: Mapping[str, str], requester: str) -> IPInterface:
         """RequestAddress: an address with the pool's prefix length."""
+        self._controller.ports.hush()
         pool = self._store.pool(pool_id)
+        self._releases.settle(pool.uuid)
         wanted = _address(address) if address else None
         an_operators = pool.origin is not Origin.DOCKER and pool.gateway is None  # and it is to stay without a gateway
         if options.get("RequestAddressType") == _GATEWAY_TYPE and not an_operators:
@@ -320,7 +340,10 @@ class DockerDriver:
         raise AddressInUse(f"address {address} is in use by {owner}", hint="ask for another one, or for none")
 
     def release_address(self, pool_id: str, address: str) -> None:
-        """ReleaseAddress. A gateway that a network stands on, and an address of a living endpoint, stay."""
+        """ReleaseAddress, which goes on behind the answer. A gateway that a network stands on, and an address of a living
+        endpoint, stay.
+        """
+        self._controller.ports.hush()
         pool = self._find_pool(pool_id)
         if pool is None:
             return
@@ -328,9 +351,7 @@ class DockerDriver:
         self._owed.pop((pool.uuid, value), None)
         gateways = {one.ip for network in self._store.networks_of(pool) for one in network.gateways}
         stays = value in gateways or pool.origin is not Origin.DOCKER or pool.requested_by.startswith(SWARM)
-        kinds = {OwnerKind.DOCKER} if stays else _RELEASABLE
-        if not self._store.release(pool, value, kinds):
-            LOG.info("address %s of pool %s stays: its owner is still there", value, pool.name)
+        self._releases.begin(pool, value, {OwnerKind.DOCKER} if stays else _RELEASABLE)
         reach(Point.DOCKER_ADDRESS_GONE)
 
     def _find_pool(self, pool_id: str) -> Pool | None:
@@ -520,6 +541,7 @@ class DockerDriver:
         network = self._store.docker_network(network_id)
         if network is None:
             return
+        self._releases.settle()
         if network.origin is Origin.DOCKER and network.docker_ids == {network_id}:
             self._controller.delete_network(network.uuid)
         else:
@@ -546,23 +568,18 @@ class DockerDriver:
         name = docker_options.sticky_name(given)
         network = self._network(network_id)
         key = endpoint_key(network.uuid, endpoint_id, "")
-        found = self._store.find_endpoint(key)
-        if found is not None:
-            if found.bandwidth:
-                self._controller.limit(found)  # the first call may have died before it
-            return found
-        trunk = docker_options.tags(network.labels[TRUNK]) if network.labels.get(TRUNK) else ()
-        addresses = tuple(_interface(one) for one in (address, address6) if one)
-        self._check_reservations(network, addresses, name)
-        families = {one.subnet.version for one in self._store.pools_of(network)}
-        self._controller.ensure_here(network)
-        port = self._controller.ports.take(network, trunk)
-        reach(Point.ENDPOINT_PORT)
-        with ExitStack() as undo:
-            undo.callback(self._controller.ports.discard, port)
-            if name:
-                self._keep(network, addresses, name, undo)
-                reach(Point.ENDPOINT_KEPT)
+        with self._controller.key_lock(key):
+            found = self._store.find_endpoint(key)
+            if found is not None:
+                if found.bandwidth:
+                    self._controller.limit(found)  # the first call may have died before it
+                return found
+            trunk = docker_options.tags(network.labels[TRUNK]) if network.labels.get(TRUNK) else ()
+            addresses = tuple(_interface(one) for one in (address, address6) if one)
+            self._check_reservations(network, addresses, name)
+            self._controller.ensure_here(network)
+            port = self._controller.ports.take(network, trunk)
+            reach(Point.ENDPOINT_PORT)
             draft = Endpoint(
                 uuid="",
                 network=network.uuid,
@@ -581,11 +598,34 @@ class DockerDriver:
                 bandwidth=limits,
                 trunk=trunk,
             )
-            endpoint = self._store.attach(draft, [one.ip for one in addresses if one.version in families], adopt=True)
-            undo.callback(self._store.detach, endpoint.uuid, leave_to=requester)
+            endpoint = self._make(network, draft, name, requester)
+        self._controller.ports.hush()
+        self._controller.ports.claim(port, endpoint.uuid)
+        reach(Point.ENDPOINT_CLAIMED)
+        self._controller.ports.replenish()
+        return endpoint
+
+    def _make(self, network: Network, draft: Endpoint, name: str, requester: str) -> Endpoint:
+        """The endpoint of `draft` with its link; if that fails, nothing of it stays, its port included."""
+        families = {one.subnet.version for one in self._store.pools_of(network)}
+        with ExitStack() as undo:
+            undo.callback(self._controller.ports.discard, draft.port)
+            if name:
+                self._keep(network, draft.addresses, name, undo)
+                reach(Point.ENDPOINT_KEPT)
+            wanted = [one.ip for one in draft.addresses if one.version in families]
+            # Lazily: Docker was given the addresses durably, and if a power cut takes the endpoint, they stay Docker's.
+            write = self._store.attach_soon(draft, wanted, adopt=True, lazy=True)
+            undo.callback(self._unwrite, write, requester)
+            # The link is made while the store writes: on a spare port, which goes with it if we die, it means nothing.
+            planned = write.planned or write.result()
             reach(Point.ENDPOINT_WRITTEN)
-            opening = self._controller.spoofing.open(network, endpoint)
-            self._plug(endpoint)
+            opening = self._controller.spoofing.open(network, planned)
+            self._plug(planned)
+            endpoint = write.result()
+            if endpoint.mac != planned.mac:  # made from an address that another controller was quicker to take
+                opening = self._controller.spoofing.open(network, endpoint)
+                self._plug(endpoint)
             self._controller.spoofing.wait(opening)
             reach(Point.ENDPOINT_PLUGGED)
             if endpoint.bandwidth:
@@ -593,10 +633,12 @@ class DockerDriver:
                 self._controller.limit(endpoint)
             reach(Point.ENDPOINT_LIMITED)
             undo.pop_all()
-        self._controller.switch.claim_port(port, endpoint.uuid)
-        reach(Point.ENDPOINT_CLAIMED)
-        self._controller.ports.replenish()
         return endpoint
+
+    def _unwrite(self, write: PendingEndpoint, requester: str) -> None:
+        """Undo the writing of an endpoint; a write that failed has undone itself."""
+        with suppress(OvsnetError):
+            self._store.detach(write.result().uuid, leave_to=requester)
 
     def _plug(self, endpoint: Endpoint) -> None:
         """The link that Join will name. One that an endpoint of the same id has left, whose port is about to go, makes way."""
@@ -640,8 +682,7 @@ class DockerDriver:
         del options
         network = self._network(network_id)
         endpoint = self._endpoint(network, endpoint_id)
-        if endpoint.sandbox != sandbox_key:
-            self._store.set_endpoint(endpoint.uuid, sandbox=sandbox_key)
+        self._note_sandbox(endpoint, sandbox_key)
         reach(Point.ENDPOINT_JOINED)
         gateways = {one.version: one.ip for one in network.gateways}
         return JoinResult(
@@ -660,8 +701,22 @@ class DockerDriver:
         if endpoint:
             self._unpublish(endpoint)
             reach(Point.ENDPOINT_UNPUBLISHED)
-            self._store.set_endpoint(endpoint.uuid, sandbox="")
+            self._note_sandbox(endpoint, "")
             reach(Point.ENDPOINT_LEFT)
+
+    def _note_sandbox(self, endpoint: Endpoint, sandbox: str) -> None:
+        """Write behind the answer where an endpoint's link is, which is only shown."""
+        self._controller.ports.hush()
+
+        def look(done: Pending[Endpoint]) -> None:
+            try:
+                done.result()
+            except EndpointNotFound:
+                LOG.debug("endpoint %s has gone before its sandbox was written", endpoint.uuid)
+            except OvsnetError as exc:
+                LOG.warning("the sandbox of endpoint %s is not written: %s", endpoint.uuid, exc)
+
+        self._store.set_sandbox_soon(endpoint.uuid, sandbox).then(look)
 
     def delete_endpoint(self, network_id: str, endpoint_id: str) -> None:
         """DeleteEndpoint: link and port go; the addresses wait for Docker's ReleaseAddress. Missing is success.
@@ -672,11 +727,14 @@ class DockerDriver:
         endpoint = network and self._store.find_endpoint(endpoint_key(network.uuid, endpoint_id, ""))
         if not endpoint:
             return
-        self._controller.links.silence(endpoint.port)
+        links = self._controller.links
+        if not links.parked(endpoint.link, endpoint.port):  # as it is when Docker has moved it back
+            links.silence(endpoint.port)
         reach(Point.ENDPOINT_SILENCED)
         self._unpublish(endpoint)
         self._controller.unlimit(endpoint)
         reach(Point.ENDPOINT_UNLIMITED)
+        self._controller.ports.hush()
         self._controller.ports.discard(endpoint.port)
         reach(Point.ENDPOINT_DISCARDED)
         self._store.detach(endpoint.uuid, leave_to=endpoint.labels.get(REQUESTER, ""))

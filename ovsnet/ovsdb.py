@@ -114,6 +114,7 @@ class _Request:
     asked: float = field(default_factory=time.monotonic)
     future: Future[list[Any]] = field(default_factory=Future)
     alone: bool = False
+    lazy: bool = False
     not_before: float = 0.0
     sent: bool = False  # in a transaction whose outcome is unknown
     refused: float = 0.0  # monotonic time of the first refusal
@@ -132,9 +133,9 @@ class Counts:
 class Engine:
     """A database connection with a thread of its own.
 
-    `durable` asks the server to flush every commit to disk before it answers; python-ovs never asks for that on a standalone
-    server. `unavailable` is the error class for "no connection", so that each room reports its own. A server that is silent
-    for twice `probe_ms` is left for the next of several remotes.
+    `durable` asks the server to flush every commit that is not lazy to disk before it answers; python-ovs never asks for that
+    on a standalone server. `unavailable` is the error class for "no connection", so that each room reports its own. A server
+    that is silent for twice `probe_ms` is left for the next of several remotes.
 
     The attributes `idl`, `lock`, `timeout` and `is_running` are what ovsdbapp's Backend expects of a connection.
     """
@@ -236,16 +237,18 @@ class Engine:
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def submit(
-        self, *commands: ovs_command.BaseCommand, timeout: float | None = None, alone: bool = False
+        self, *commands: ovs_command.BaseCommand, timeout: float | None = None, alone: bool = False, lazy: bool = False
     ) -> Future[list[Any]]:
         """Queue commands for the next transaction; the future yields their results once the commit is acknowledged.
 
         Several commands are one atomic group; `alone` gives them a transaction of their own, built when everything before
-        it has landed, for commands that compare what they write with everything that is there. The future fails with the
-        first command's OvsnetError, with DeadlineExceeded when the outcome is unknown, or with the room's unavailable error
-        when nothing was sent.
+        it has landed, for commands that compare what they write with everything that is there. `lazy` ones are acknowledged
+        before they are on disk: a power cut may take them, the death of a process does not, and whatever durable commit
+        follows brings them along, for the server writes its file in order. The future fails with the first command's
+        OvsnetError, with DeadlineExceeded when the outcome is unknown, or with the room's unavailable error when nothing
+        was sent.
         """
-        request = _Request(commands, time.monotonic() + (timeout or self.timeout), alone=alone)
+        request = _Request(commands, time.monotonic() + (timeout or self.timeout), alone=alone, lazy=lazy)
         request.future.set_running_or_notify_cancel()  # it cannot be cancelled: the thread always has an answer to put in
         with self._queue_lock:
             if not self.is_running:
@@ -275,10 +278,10 @@ class Engine:
             self._take_off(batch)
 
     def execute(
-        self, *commands: ovs_command.BaseCommand, timeout: float | None = None, alone: bool = False
+        self, *commands: ovs_command.BaseCommand, timeout: float | None = None, alone: bool = False, lazy: bool = False
     ) -> list[Any]:
         """`submit` and wait for the results."""
-        return self.result(self.submit(*commands, timeout=timeout, alone=alone), timeout)
+        return self.result(self.submit(*commands, timeout=timeout, alone=alone, lazy=lazy), timeout)
 
     def result(self, future: Future[list[Any]], timeout: float | None = None) -> list[Any]:
         """The future's results, with a deadline of its own in case the thread has died."""
@@ -381,7 +384,8 @@ class Engine:
             batch.remove(spoiled)
         if not batch:
             return
-        if self._durable and txn._txn_rows:  # a transaction that changes nothing stays unsent
+        lazy = all(request.lazy for request in batch)
+        if self._durable and not lazy and txn._txn_rows:  # a transaction that changes nothing stays unsent
             txn.add_op({"op": "commit", "durable": True})
         self._flight = (txn, batch)
         self._took_off = time.monotonic()
@@ -529,10 +533,10 @@ class Rehearsal(Engine):
         self.__dict__ = engine.__dict__
 
     def submit(
-        self, *commands: ovs_command.BaseCommand, timeout: float | None = None, alone: bool = False
+        self, *commands: ovs_command.BaseCommand, timeout: float | None = None, alone: bool = False, lazy: bool = False
     ) -> Future[list[Any]]:
         """The future yields what the commands would, or fails as they would."""
-        del timeout, alone
+        del timeout, alone, lazy
 
         def run() -> list[Any]:
             txn = Transaction(self.idl)

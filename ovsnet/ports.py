@@ -30,6 +30,8 @@ LOG = logging.getLogger(__name__)
 _FAREWELL = 2.0  # seconds to wait for spares that are being made for a network that goes away
 _BREATH = 0.005  # seconds by which work behind an answer lets it go ahead
 _RETRY_PAUSE = 5.0  # seconds before ports are tried again after the switch refused
+_HUSH = 0.1  # seconds that work behind an answer keeps out of the way of what the caller does next
+_HUSH_MOST = 0.5  # seconds that claims and removals wait, however many callers ask for quiet
 
 
 @dataclass(slots=True)
@@ -68,6 +70,8 @@ class Ports:
         self._unwanted: set[str] = set()  # to be removed, and not known to be
         self._leaving: set[str] = set()  # of these, being removed
         self._next_removal = 0.0  # monotonic time
+        self._quiet_until = 0.0  # monotonic time
+        self._waiting_since = 0.0  # monotonic time of the first claim or removal that is not written; 0: none
         self._filling = threading.Lock()  # held while spares are made
         self._written: set[Future[list[Any]]] = set()  # on their way to the switch
         self._wake = threading.Condition()
@@ -109,20 +113,34 @@ class Ports:
     def replenish(self) -> None:
         """Have missing spares made now; called at the end of a request, so that making them does not compete with it."""
         with self._wake:
-            self._wake.notify()
+            self._nudge()
+
+    def hush(self) -> None:
+        """Keep what is done behind answers out of the way for a moment, unless spares run short.
+
+        Docker moves a link into a sandbox, or out of one, after our answer, and needs RTNL for that, which vswitchd holds for
+        as long as it makes or removes ports.
+        """
+        with self._wake:
+            now = time.monotonic()
+            if now >= self._quiet_until:
+                self._wake.notify()  # the thread looks when it ends
+            self._quiet_until = now + _HUSH
 
     def claim(self, name: str, endpoint: str) -> None:
         """Write on the port whose it is, behind the answer: the store's row says so already."""
         with self._wake:
             self._claims[name] = endpoint
-            self._wake.notify()
+            self._waiting_since = self._waiting_since or time.monotonic()
+            self._nudge()
 
     def discard(self, name: str) -> None:
         """Remove a port that is nobody's any more: behind the answer, and again until the switch has taken it."""
         with self._wake:
             self._claims.pop(name, None)
             self._unwanted.add(name)
-            self._wake.notify()
+            self._waiting_since = self._waiting_since or time.monotonic()
+            self._nudge()
 
     def flush(self) -> None:
         """Write at once what is to be written behind answers, and wait for it; what fails is tried again later."""
@@ -183,27 +201,45 @@ class Ports:
     def _run(self) -> None:
         while self._running:
             with self._wake:
-                self._wake.wait_for(self._has_work, timeout=1.0)
-            # The answer leaves first, and what others want meanwhile shares the transaction.
-            time.sleep(_BREATH)
-            self._write()
-            with self._wake:
-                shelf = self._due() if self._running else None
-                missing = self._spares - len(shelf.ready) if shelf else 0
-            if shelf is not None:
-                with self._filling:
-                    self._fill(shelf, missing)
+                if not self._has_work():
+                    quiet = self._quiet_end() - time.monotonic()
+                    self._wake.wait(quiet if 0 < quiet < 1.0 else 1.0)
+                busy = self._has_work()
+            if busy:
+                # The answer leaves first, and what others want meanwhile shares the transaction.
+                time.sleep(_BREATH)
+                with self._wake:
+                    hushed = time.monotonic() < self._quiet_end()
+                if not hushed:
+                    self._write()
+                with self._wake:
+                    shelf = self._due() if self._running else None
+                    missing = self._spares - len(shelf.ready) if shelf else 0
+                if shelf is not None:
+                    with self._filling:
+                        self._fill(shelf, missing)
             self._drop_idle()
+
+    def _nudge(self) -> None:
+        """Wake the thread if there is something to do; what has to wait for quiet to end it finds by itself."""
+        if self._has_work():
+            self._wake.notify()
 
     def _has_work(self) -> bool:
         now = time.monotonic()
         unwritten = self._claims or (self._unwanted - self._leaving and self._next_removal <= now)
-        return not self._running or bool(unwritten) or self._due() is not None
+        return not self._running or bool(unwritten and now >= self._quiet_end()) or self._due() is not None
+
+    def _quiet_end(self) -> float:
+        """Until when claims and removals are to wait."""
+        return min(self._quiet_until, self._waiting_since + _HUSH_MOST) if self._waiting_since else self._quiet_until
 
     def _due(self) -> _Shelf | None:
+        """A network that lacks spares; while it is to be quiet, only one that lacks more than half."""
         now = time.monotonic()
+        enough = self._spares if now >= self._quiet_until else self._spares / 2
         for shelf in self._shelves.values():
-            if len(shelf.ready) < self._spares and shelf.not_before <= now:
+            if len(shelf.ready) < enough and shelf.not_before <= now:
                 return shelf
         return None
 
@@ -226,6 +262,7 @@ class Ports:
     def _write(self) -> None:
         """Send the claims and removals that wait."""
         with self._wake:
+            self._waiting_since = 0.0
             claims, self._claims = self._claims, {}
             leaving = self._unwanted - self._leaving if self._next_removal <= time.monotonic() else set()
             self._leaving |= leaving
@@ -252,6 +289,7 @@ class Ports:
                 self._unwanted -= names
             else:
                 self._next_removal = time.monotonic() + _RETRY_PAUSE
+                self._waiting_since = self._waiting_since or time.monotonic()
         if exc is not None:
             LOG.warning("%d ports stay for now: %s", len(names), exc)
 

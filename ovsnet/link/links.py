@@ -210,6 +210,12 @@ class Links:
                 return False
             return True
 
+    def parked(self, link: str, port: str) -> bool:
+        """Whether the macvlan `link` on `port` is back in the host's namespace and down, so that nothing passes the port."""
+        with _reported(link), Socket() as host:
+            info = _read(self._host, host, [], None, name=link)
+            return info is not None and not info.up and info.lower is not None and info.lower == host.index_of(port)
+
     def unplug_netns(self, netns: Netns, ifname: str, port: str) -> bool:
         """Take the container's link out of service and free its name; it disappears with its port, which is silent already.
 

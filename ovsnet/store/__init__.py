@@ -5,6 +5,6 @@ this host, alone or as a member of a `cluster`. Called by the use cases and the 
 """
 
 from .server import StateServer
-from .store import PendingEndpoint, Store
+from .store import Pending, PendingEndpoint, Store
 
-__all__ = ["PendingEndpoint", "StateServer", "Store"]
+__all__ = ["Pending", "PendingEndpoint", "StateServer", "Store"]

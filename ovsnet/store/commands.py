@@ -596,7 +596,7 @@ class SetPublished(StoreCommand):
     def run_idl(self, txn: Transaction) -> None:
         """See the class."""
         row, endpoint = self.row("Endpoint", self.uuid), self.view.endpoints.get(self.uuid)
-        if row is None or endpoint is None:
+        if row is None or endpoint is None or self.uuid in txn.scratch.get("detached", ()):
             raise EndpointNotFound(f"endpoint {self.uuid} does not exist any more")
         claim_published(self.view, txn, endpoint.node, self.ports, self.uuid)
         if set(endpoint.published) != set(self.ports):
@@ -620,9 +620,8 @@ class SetEndpoint(StoreCommand):
 
     def run_idl(self, txn: Transaction) -> None:
         """See the class."""
-        del txn
         row = self.row("Endpoint", self.uuid)
-        if row is None:
+        if row is None or self.uuid in txn.scratch.get("detached", ()):
             raise EndpointNotFound(f"endpoint {self.uuid} does not exist any more")
         for column, value in self.columns.items():
             setattr(row, column, dict(value) if isinstance(value, Mapping) else value)

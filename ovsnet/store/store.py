@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from importlib import resources
 from typing import Any, Generic, NoReturn, TypeVar
@@ -31,11 +31,11 @@ def schema_text() -> str:
 
 
 class Pending(Generic[T]):
-    """A change that is on its way; `result` waits for its end, any number of times."""
+    """A change that is on its way; `result` waits for its end, any number of times. `lazy` is explained at Engine.submit."""
 
-    def __init__(self, engine: Engine, command: Command) -> None:
+    def __init__(self, engine: Engine, command: Command, *, lazy: bool = False) -> None:
         self._engine = engine
-        self._future = engine.submit(command)
+        self._future = engine.submit(command, lazy=lazy)
 
     def result(self) -> T:
         """What the command yields, or its error; DeadlineExceeded if the outcome is unknown."""
@@ -47,12 +47,16 @@ class Pending(Generic[T]):
         """Whether `result` has nothing to wait for."""
         return self._future.done()
 
+    def then(self, told: Callable[[Pending[T]], object]) -> None:
+        """Have `told` called with it as soon as `result` has nothing to wait for, by the engine's thread: it must be quick."""
+        self._future.add_done_callback(lambda _: told(self))
+
 
 class PendingEndpoint(Pending[Endpoint]):
     """An endpoint that is being written."""
 
-    def __init__(self, engine: Engine, command: commands.Attach) -> None:
-        super().__init__(engine, command)
+    def __init__(self, engine: Engine, command: commands.Attach, *, lazy: bool = False) -> None:
+        super().__init__(engine, command, lazy=lazy)
         self._command = command
 
     @property
@@ -322,6 +326,10 @@ class Store:
         """
         return bool(self._one(commands.ReleaseLease(self, pool.uuid, address, kinds, owner, by)))
 
+    def release_soon(self, pool: Pool, address: IPAddress, kinds: Collection[OwnerKind]) -> Pending[bool]:
+        """`release` for who does not wait for it."""
+        return Pending(self._engine, commands.ReleaseLease(self, pool.uuid, address, kinds))
+
     def exhausted(self, network: Network) -> Pool | None:
         """A pool of a network that has no address for a new endpoint, or None."""
 
@@ -434,15 +442,20 @@ class Store:
         *,
         adopt: bool = False,
         names: Sequence[str] = (),
+        lazy: bool = False,
     ) -> PendingEndpoint:
-        """`attach` for who has something to do meanwhile."""
+        """`attach` for who has something to do meanwhile. `lazy` is for addresses whose leases are durable already."""
         command = commands.Attach(self, endpoint, wanted, derive_mac=mac_for, adopt=adopt, names=names)
-        return PendingEndpoint(self._engine, command)
+        return PendingEndpoint(self._engine, command, lazy=lazy)
 
     def set_endpoint(self, uuid: str, **columns: str | Mapping[str, str] | list[str]) -> Endpoint:
         """Change `sandbox`, `port`, `link`, `labels`, or `addresses` and `ipam` of an endpoint; EndpointNotFound."""
         result: Endpoint = self._one(commands.SetEndpoint(self, uuid, columns))
         return result
+
+    def set_sandbox_soon(self, uuid: str, sandbox: str) -> Pending[Endpoint]:
+        """Change an endpoint's `sandbox`, for who does not wait for it; EndpointNotFound."""
+        return Pending(self._engine, commands.SetEndpoint(self, uuid, {"sandbox": sandbox}))
 
     def set_published(self, uuid: str, ports: Sequence[PublishedPort]) -> Endpoint:
         """Change the published ports of an endpoint; PortInUse, EndpointNotFound."""
@@ -450,11 +463,11 @@ class Store:
         return result
 
     def detach(self, uuid: str, *, leave_to: str | None = None, by: str = "") -> None:
-        """Remove an endpoint and its leases, or leave these to the Docker daemon named; missing is success.
+        """Remove an endpoint and its leases, or leave these, lazily, to the Docker daemon named; missing is success.
 
         `by` is who asks, for the observer; "" means the edge that made the endpoint.
         """
-        self._one(commands.Detach(self, uuid, leave_to=leave_to, by=by))
+        self._one(commands.Detach(self, uuid, leave_to=leave_to, by=by), lazy=leave_to is not None)
 
     def detach_soon(self, uuid: str, *, by: str = "") -> Pending[None]:
         """`detach` for who has something to do meanwhile."""
@@ -462,8 +475,8 @@ class Store:
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def _one(self, command: Command, *, alone: bool = False) -> Any:
-        return self._engine.execute(command, alone=alone)[0]
+    def _one(self, command: Command, *, alone: bool = False, lazy: bool = False) -> Any:
+        return self._engine.execute(command, alone=alone, lazy=lazy)[0]
 
     def _no_pool(self, ref: str) -> NoReturn:
         raise PoolNotFound(f"there is no pool {ref!r}", hint="see `ovsnet pool ls`")

@@ -235,6 +235,29 @@ def test_commits_are_durable_when_asked(server: OvsdbServer, connect: Callable[.
     assert '{"durable":true,"op":"commit"}' in server.log.read_text()
 
 
+def test_lazy_commits_are_durable_only_beside_others(server: OvsdbServer, connect: Callable[..., Engine]) -> None:
+    engine = connect(durable=True)
+    engine.execute(Put(engine, "bread"), lazy=True)
+    assert '"op":"commit"' not in server.log.read_text()
+    with engine.lock:  # the first goes at once, the others share the next
+        futures = [engine.submit(Put(engine, f"item{number}"), lazy=number != 1) for number in range(3)]
+    assert [engine.result(future) for future in futures] == [["made"]] * 3
+    assert server.log.read_text().count('{"durable":true,"op":"commit"}') == 1
+
+
+def test_what_is_acknowledged_lazily_survives_the_servers_death(
+    server: OvsdbServer, connect: Callable[..., Engine]
+) -> None:
+    engine = connect(durable=True)
+    for number in range(5):
+        engine.execute(Put(engine, f"item{number}"), lazy=True)
+        server.kill()
+        wait_gone(engine)
+        server.start()
+        engine.wait_ready(5.0)
+        assert f"item{number}" in items(engine)
+
+
 def test_a_silent_server_meets_the_deadline(server: OvsdbServer, connect: Callable[..., Engine]) -> None:
     engine = connect()
     server.pause()

@@ -449,6 +449,19 @@ def test_docker_finds_its_link_on_the_host(links: Links, switch: Switch, box: ha
     assert moved.lower == info.lower
 
 
+def test_dockers_link_is_parked_when_it_is_down_on_the_host(links: Links, switch: Switch, box: harness.Netns) -> None:
+    port, link = switch.port(), switch.names.docker_link("endpoint")
+    assert not links.parked(link, port)
+    links.plug_host(port, link, mac_for(V4.ip), MTU)
+    assert links.parked(link, port)
+    assert not links.parked(link, switch.port())
+    assert not links.parked(port, port)
+    run("ip", "link", "set", link, "up")
+    assert not links.parked(link, port)
+    run("ip", "link", "set", link, "netns", box.name)  # where it is down
+    assert not links.parked(link, port)
+
+
 def test_the_hosts_link_is_deleted_once(links: Links, switch: Switch) -> None:
     port, link = switch.port(), switch.names.docker_link("endpoint")
     links.plug_host(port, link, mac_for(V4.ip), MTU)
