@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
+from ..errors import Unavailable
 from .host import Host
 from .trouble import Trouble, error, warning
 
@@ -62,19 +63,19 @@ def vlan(host: Host) -> Iterator[Trouble]:
 
 def nftables(host: Host) -> Iterator[Trouble]:
     """Isolation, masquerading and published ports are rules of nftables."""
-    if host.root:
-        done = host.run("unshare", "--net", "nft", "-f", "-", stdin=_RULES)
-        if done.status != 0:
-            yield error(
-                f"nftables refuses rules like ours: {done.err}",
-                "install nftables, and use a kernel with NF_TABLES_INET, NFT_NAT, NFT_MASQ and NFT_FIB_INET",
-            )
+    if host.root and (complaint := _tried(host, _RULES, "nft", "-f", "-")):
+        yield error(
+            f"nftables refuses rules like ours: {complaint}",
+            "install nftables, and use a kernel with NF_TABLES_INET, NFT_NAT, NFT_MASQ and NFT_FIB_INET",
+        )
 
 
-def _tried(host: Host, batch: str) -> str:
-    """What `ip` complains of; "" for nothing."""
-    done = host.run("unshare", "--net", "ip", "-batch", "-", stdin=batch)
-    return "" if done.status == 0 else done.err or f"ip ended with {done.status}"
+def _tried(host: Host, stdin: str, *argv: str) -> str:
+    """What a program, `ip` if none is named, complains of in a network namespace of its own; "" for nothing. Unavailable."""
+    done = host.run("unshare", "--net", *(argv or ("ip", "-batch", "-")), stdin=stdin)
+    if done.status is None:
+        raise Unavailable(done.err, hint="see that util-linux is installed")
+    return "" if done.status == 0 else done.err or f"it ended with {done.status}"
 
 
 def clock(host: Host) -> Iterator[Trouble]:

@@ -1,4 +1,4 @@
-"""`ovsnet bundle` of a real host: what is needed is in it, what was planted is not, and it works when ovsnetd is down."""
+"""`ovsnet bundle` of a real host: what is needed is in it, what was planted is not; it and the doctor work without ovsnetd."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from tests.harness import Ovs, Stack, environment
 from tests.system.containers import Pod
+from tests.system.test_doctor import diagnose
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -60,7 +61,11 @@ def test_bundle_of_a_host_with_secrets(stack: Stack, ovs: Ovs, pod: Callable[[],
     assert "somebody says [redacted]" in found["logs/ovsnetd.log"]
     assert "ovsnet_operation_seconds" in found["metrics.txt"]
 
-    stack.stop()
+    stack.stop()  # and its state server: the file is read
+    box.netns.run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:09")
+    sick = diagnose(stack)
+    assert "not reachable" in sick["ovsnetd"]["message"]
+    assert "02:00:00:00:00:09" in sick["link-wrong"]["message"]
     found, left_out = gather(stack, ovs, tmp_path / "down.tar.gz")
     assert {"metrics.txt", "health.json"} <= left_out.keys()
     assert json.loads(found["OVSNet/Endpoint.json"]) == [endpoint]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 import tarfile
 import threading
@@ -10,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from ovsnet import bundle
 from ovsnet.bundle import Piece, gather
@@ -96,6 +99,23 @@ def test_configurations_show_their_form() -> None:
             {"type": "other", "kubernetes": {"api_token": REDACTED, "pin": REDACTED, "on": False}, "list": [REDACTED]},
         ],
     }
+
+
+JSON = st.recursive(
+    st.just(PLANTED) | st.integers(10_000, 99_999) | st.booleans() | st.none(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["plugins", "note", "api_token", "ipam", "x", ""]), inner, max_size=4)
+    ),
+    max_leaves=30,
+)
+
+
+@given(conf=JSON)
+def test_no_value_of_an_unknown_key_is_shown(conf: Any) -> None:
+    shown = json.dumps(Redactor().configuration(conf))
+    assert PLANTED not in shown
+    assert not re.search("[0-9]", shown)
 
 
 def test_a_collector_that_hangs_or_fails_costs_its_file_only() -> None:

@@ -320,6 +320,15 @@ def test_what_is_broken_has_its_line(
     assert worst(examine(host)) is level
 
 
+def test_what_cannot_be_tried_is_no_fault_of_the_kernel(host: MadeUp) -> None:
+    host.ran["unshare"] = Ran(None, "", "unshare cannot be run: No such file")
+    found = bad(host)
+    assert {one.check for one in found} == {"kernel-tun", "kernel-macvlan", "kernel-vlan", "kernel-nftables"}
+    assert {(one.level, one.message) for one in found} == {
+        (W, "cannot be looked at: unshare cannot be run: No such file")
+    }
+
+
 def test_an_endpoint_that_went_leaves_port_and_lease(host: MadeUp) -> None:
     host.tables[STATE, "Endpoint"] = []
     assert {one.check: one.message.split()[0] for one in bad(host)} == {"port-dead": "port", "lease-stale": "10.1.0.2"}
