@@ -43,6 +43,7 @@ _MOST: Final = 8 << 20  # bytes of one file, its end
 _JOURNAL_ROWS: Final = 2000
 _LOG_LINES: Final = 5000
 _READ_SECONDS: Final = 5.0
+_MAY_HOLD_LABELS: Final = frozenset({"labels", "before", "after"})  # columns of the journal
 _LABELS_OF_OURS: Final = frozenset({"ovsnet.made-with"})
 
 Collect = Callable[[], str]
@@ -158,6 +159,7 @@ def _collectors(host: RealHost, client: Client, redactor: Redactor, log: Path | 
         "cni.json": lambda: _json({name: redactor.configuration(one) for name, one in _configurations(host).items()}),
         "journal/possessions.json": partial(_journal, host, "possession"),
         "journal/events.json": partial(_journal, host, "event"),
+        "journal/audit.json": partial(_journal, host, "audit"),
         "logs/ovsnetd.log": partial(_tail, host, log)
         if log
         else partial(_ran, host, "journalctl", "--unit=ovsnetd", f"--lines={_LOG_LINES}", "--no-pager", "--output=cat"),
@@ -266,9 +268,7 @@ def _journal(host: RealHost, table: str) -> str:
         rows = db.execute(f"SELECT * FROM {table} ORDER BY id DESC LIMIT {_JOURNAL_ROWS}")  # noqa: S608  # names of ours
         columns = [one[0] for one in rows.description]
         found = [dict(zip(columns, row, strict=True)) for row in rows]
-    for one in found:
-        one["labels"] = REDACTED
-    return _json(found)
+    return _json([one | dict.fromkeys(one.keys() & _MAY_HOLD_LABELS, REDACTED) for one in found])
 
 
 def _tail(host: RealHost, path: Path) -> str:

@@ -59,6 +59,7 @@ CHECKS: Final = (
     Check("clock", "the clock is kept right", system.clock),
     Check("disk", "there is room for the state database, the journal and the sockets", system.disk),
     Check("journal", "the event journal can be read", system.journal),
+    Check("certificates", "certificates are valid, and their keys private", system.certificates),
     Check("directories", "nobody else can write to our directories", system.directories),
     Check("sockets", "our sockets have their modes and groups", system.sockets),
     Check("docker", "Docker, if it is there, finds our driver and knows its networks", parts.docker),

@@ -33,6 +33,9 @@ _LEAST = {
 _LEAST_INODES = 100
 _SKEW = 60.0  # seconds that a file may be newer than the clock
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS_READ = stat.S_IRWXG | stat.S_IRWXO
+_SOON_DAYS = 14
+_DAY = 86400  # seconds
 _JOURNAL_SECONDS = 5.0
 
 
@@ -134,6 +137,25 @@ def _unreadable(path: Path) -> str:
     except sqlite3.Error as exc:
         return str(exc)
     return ""
+
+
+def certificates(host: Host) -> Iterator[Trouble]:
+    """One that has run out cuts clients, or other hosts, off; a key that others read is none."""
+    settings = host.settings
+    for certificate, key in (
+        (settings.tls_certificate, settings.tls_private_key),
+        (settings.state_certificate, settings.state_private_key),
+    ):
+        if certificate is not None and host.root:
+            for days, tell in ((0, error), (_SOON_DAYS, warning)):
+                done = host.run("openssl", "x509", "-noout", "-checkend", str(days * _DAY), "-in", str(certificate))
+                if done.status:
+                    when = f"runs out within {days} days" if days else "has run out, or is none"
+                    yield tell(f"the certificate {certificate} {when}", "put a new one in its place")
+                    break
+        found = host.file(key) if key is not None else None
+        if found is not None and stat.S_IMODE(found.mode) & _OTHERS_READ:
+            yield error(f"the private key {key} has mode {stat.S_IMODE(found.mode):04o}", f"`chmod 0600 {key}`")
 
 
 def directories(host: Host) -> Iterator[Trouble]:

@@ -35,6 +35,7 @@ class MadeUp:
         self.settings = Settings.model_validate(
             {"node": "n", "state_dir": root / "state", "run_dir": root / "run"}
             | {"docker_socket": "/run/docker/plugins/ovsnet.sock"}
+            | {"tls_certificate": "/c.pem", "tls_private_key": "/k.pem"}
         )
         self.settings_trouble = ""
         self.root = True
@@ -45,6 +46,7 @@ class MadeUp:
             "iptables": Ran(0, "-P FORWARD ACCEPT\n", ""),
             "docker": Ran(0, "d0c ovsnet blue\nfff bridge bridge\n", ""),
             "unshare": Ran(0, "", ""),
+            "openssl": Ran(0, "", ""),
         }
         self.files: dict[str, File] = {
             str(self.settings.state_dir): File(DIRECTORY, 0, 0),
@@ -53,6 +55,7 @@ class MadeUp:
             str(self.settings.api_socket): File(SOCKET | 0o660, 0, 9),
             str(self.settings.cni_socket): File(SOCKET | 0o660, 0, 9),
             str(self.settings.docker_socket): File(SOCKET | 0o600, 0, 0),
+            "/k.pem": File(stat.S_IFREG | 0o600, 0, 0),
         }
         self.texts = {"/proc/sys/net/ipv4/ip_forward": "1\n"}
         self.left = Space(1000 * MIB, 2000 * MIB, 10_000)
@@ -280,6 +283,9 @@ BREAKS: list[tuple[str, Level, str, str, Callable[[MadeUp], object]]] = [
     ("disk", E, "2 MiB", "room", lambda h: setattr(h, "left", Space(2 * MIB, 2000 * MIB, 10_000))),
     ("disk", W, "100 MiB", "room", lambda h: setattr(h, "left", Space(100 * MIB, 2000 * MIB, 10_000))),
     ("journal", W, "broken once", "delete", lambda h: put(h, h.settings.state_dir / "journal.db.broken", 0o600)),
+    ("certificates", E, "has run out", "new one", lambda h: certificate(h, 0, 1)),
+    ("certificates", W, "14 days", "new one", lambda h: certificate(h, 1209600, 1)),
+    ("certificates", E, "0640", "chmod 0600", lambda h: put(h, Path("/k.pem"), stat.S_IFREG | 0o640)),
     ("directories", E, "0777", "chmod go-w", lambda h: put(h, h.settings.state_dir, stat.S_IFDIR | 0o777)),
     ("directories", E, "user 7", "chown root", lambda h: put(h, h.settings.run_dir, DIRECTORY, 7)),
     ("sockets", E, "0666", "chmod 0660", lambda h: put(h, h.settings.api_socket, SOCKET | 0o666, 0, 9)),
@@ -295,6 +301,10 @@ BREAKS: list[tuple[str, Level, str, str, Callable[[MadeUp], object]]] = [
     ),
     ("docker", W, "Docker does not know it", "ovsnet network rm blue", lambda h: h.ran.update(docker=Ran(0, "", ""))),
 ]
+
+
+def certificate(host: MadeUp, seconds: int, status: int) -> None:
+    host.ran[f"openssl x509 -noout -checkend {seconds} -in /c.pem"] = Ran(status, "", "")
 
 
 def refuse(host: MadeUp, stdin: str) -> None:
