@@ -73,18 +73,23 @@ def _dropping(host: Host) -> Iterator[tuple[str, str, str]]:
 
 
 def firewalld(host: Host) -> Iterator[Trouble]:
-    """It rejects what comes by devices that it does not know."""
+    """It rejects what comes by devices that it does not know (docs/docker.md)."""
     if not any(entry.get("table", {}).get("name") == "firewalld" for entry in _nft(host, "list", "tables")):
         return
-    trusted = host.run("firewall-cmd", "--zone=trusted", "--list-all").out.split()
-    for row in host.rows(STATE, "Network"):
-        device = host.settings.names.gateway(row["_uuid"])
-        for gateway in _gateways(row):
-            if device not in trusted and str(gateway.network) not in trusted:
-                yield warning(
-                    f"firewalld does not trust network {row['name']}: it rejects what {gateway.network} sends out",
-                    f"`firewall-cmd --permanent --zone=trusted --add-source={gateway.network} && firewall-cmd --reload`",
-                )
+    names = host.settings.names
+    pattern = names.gateway_pattern.replace("*", "+")
+    trusted = set(host.run("firewall-cmd", "--zone=trusted", "--list-all").out.split())
+    outside = {
+        row["name"]
+        for row in host.rows(STATE, "Network")
+        for gateway in _gateways(row)
+        if not trusted & {pattern, names.gateway(row["_uuid"]), str(gateway.network)}
+    }
+    if outside:
+        yield warning(
+            f"firewalld does not trust our gateways: it rejects what containers of {', '.join(sorted(outside))} send out",
+            f"`firewall-cmd --permanent --zone=trusted --add-interface={pattern} && firewall-cmd --reload`",
+        )
 
 
 def _nft(host: Host, *words: str) -> list[dict[str, Any]]:

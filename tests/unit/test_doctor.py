@@ -258,7 +258,7 @@ BREAKS: list[tuple[str, Level, str, str, Callable[[MadeUp], object]]] = [
         "ong*",
         lambda h: h.ran.update(nft=nft(mine="drop", ovsnet="drop", calm="accept")),
     ),
-    ("firewalld", W, "10.1.0.0/24", "--add-source=10.1.0.0/24", lambda h: h.ran.update(nft=nft(firewalld="drop"))),
+    ("firewalld", W, "blue", "--add-interface=ong+", lambda h: h.ran.update(nft=nft(firewalld="drop"))),
     ("mtu", E, "1400", f"link set {GATEWAY} mtu 1500", lambda h: set_link(h, GATEWAY, mtu=1400)),
     ("mtu", E, "uplink eth9", "--mtu 1400", lambda h: set_link(h, "eth9", mtu=1400)),
     ("mtu", E, "port onp1", "mtu_request=1500", lambda h: set_link(h, "onp1", mtu=1400)),
@@ -388,10 +388,15 @@ def test_a_network_of_both_families(host: MadeUp) -> None:
     host.network["gateways"] = ["10.1.0.1/24", "fd00::1/64"]
     host.texts["/proc/sys/net/ipv6/conf/all/forwarding"] = "0"
     host.ran["ip6tables"] = Ran(0, "-P FORWARD DROP\n", "")
+    found = [(one.check, "IPv6" in one.message or "ipv6" in one.message) for one in bad(host)]
+    assert found == [("forwarding", True), ("forward-drop", True)]
+
+
+@pytest.mark.parametrize("trusted", ["interfaces: ong+", f"interfaces: eth7 {GATEWAY}", "sources: 10.1.0.0/24"])
+def test_firewalld_that_trusts_us(host: MadeUp, trusted: str) -> None:
     host.ran["nft"] = nft(firewalld="drop")
-    host.ran["firewall-cmd"] = Ran(0, "trusted (active)\n  target: ACCEPT\n  sources: 10.1.0.0/24\n", "")
-    found = [(one.check, "IPv6" in one.message or "fd00::/64" in one.message) for one in bad(host)]
-    assert found == [("forwarding", True), ("forward-drop", True), ("firewalld", True)]
+    host.ran["firewall-cmd"] = Ran(0, f"trusted (active)\n  target: ACCEPT\n  {trusted}\n", "")
+    assert bad(host) == []
 
 
 def test_a_host_without_the_rights_of_root(host: MadeUp) -> None:
