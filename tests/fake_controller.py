@@ -100,7 +100,7 @@ class FakeController:
 
     def pools(self) -> list[model.PoolUse]:
         self._check()
-        return [self.pool(key) for key in self._pools]
+        return sorted((self.pool(key) for key in self._pools), key=lambda use: use.pool.name)
 
     def pool(self, ref: str) -> model.PoolUse:
         self._check()
@@ -169,7 +169,7 @@ class FakeController:
 
     def networks(self) -> list[model.Network]:
         self._check()
-        return list(self._networks.values())
+        return sorted(self._networks.values(), key=lambda network: network.name)
 
     def network(self, ref: str) -> model.Network:
         self._check()
@@ -178,7 +178,8 @@ class FakeController:
     def endpoints(self, network: str | None = None) -> list[model.Endpoint]:
         self._check()
         wanted = None if network is None else self.network(network).uuid
-        return [item for item in self._endpoints.values() if wanted in (None, item.network)]
+        found = [item for item in self._endpoints.values() if wanted in (None, item.network)]
+        return sorted(found, key=lambda item: (item.network_name, item.container, item.ifname))
 
     def endpoint(self, ref: str) -> model.Endpoint:
         self._check()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -22,23 +23,19 @@ from .schemas import Page
 T = TypeVar("T")
 
 
-def cut(things: Iterable[T], page: Page, key: Callable[[T], tuple[Any, ...]]) -> tuple[list[T], str]:
-    """The things of a page by their `key`, which no two share, and the next page's cursor: "" if this is the last one.
+def cut(things: Sequence[T], page: Page, key: Callable[[T], tuple[Any, ...]]) -> tuple[Sequence[T], str]:
+    """The things of a page, and the next page's cursor: "" if this is the last one.
 
-    Without limit and cursor: all of them, as they come.
+    `things` are in the order of their `key`, which no two share.
     """
-    if page.limit is None and page.cursor is None:
-        return list(things), ""
-    ordered = sorted(things, key=key)
+    begin = 0
     if page.cursor is not None:
-        after = _decode(page.cursor)
         try:
-            ordered = [one for one in ordered if key(one) > after]
+            begin = bisect_right(things, _decode(page.cursor), key=key)
         except TypeError:  # a cursor of another list
             raise _foreign() from None
-    limit = len(ordered) if page.limit is None else page.limit
-    shown = ordered[:limit]
-    return shown, _encode(key(shown[-1])) if len(ordered) > limit else ""
+    end = len(things) if page.limit is None else begin + page.limit
+    return things[begin:end], _encode(key(things[end - 1])) if end < len(things) else ""
 
 
 def link(response: Response, cursor: str) -> Response:

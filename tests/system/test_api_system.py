@@ -1,0 +1,180 @@
+"""The REST API of a real ovsnetd: rehearsals, removal with endpoints, roles on the socket and by TLS, the audit log."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import Netns, Ovs, Stack
+
+MEMBERS = 64123  # a group id that nobody has
+
+
+def ask(
+    stack: Stack, method: str, path: str, body: Any = None, *headers: str, of: tuple[str, ...] = ()
+) -> tuple[int, Any]:
+    """Status and decoded body of an answer, by curl on the host; `of` says by which way, default the socket."""
+    argv = ["curl", "-sS", "-X", method, "-w", "\n%{http_code}", "--max-time", "60"]
+    argv += of or ("--unix-socket", str(stack.socket))
+    for header in headers:
+        argv += ["-H", header]
+    if body is not None:
+        argv += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+    base = "" if path.startswith("http") else "http://localhost"
+    text, _, status = stack.host.run(*argv, base + path).stdout.rpartition("\n")
+    return int(status), json.loads(text) if text else None
+
+
+def state(stack: Stack) -> list[Any]:
+    return [ask(stack, "GET", f"/v1/{what}")[1] for what in ("pools", "networks", "endpoints")]
+
+
+@pytest.fixture
+def blue(stack: Stack, nothing_left: None) -> Iterator[str]:
+    del nothing_left
+    stack.cli("network", "create", "blue", "--subnet", "10.66.0.0/24", "--subnet", "fd00:66::/64")
+    yield "blue"
+    stack.cli("network", "rm", "--force", "blue", check=False)
+
+
+def test_a_rehearsal_tells_what_the_act_does_and_changes_nothing(stack: Stack, blue: str) -> None:
+    pool = {"name": "spare", "subnet": "10.67.0.0/24", "exclusions": ["10.67.0.9"]}
+    network = {"name": "red", "subnets": ["10.68.0.0/24", "fd00:68::/64"]}
+    before: list[Any] = state(stack)
+    bridges = stack.ovs.vsctl("list-br")
+    bodies: dict[str, dict[str, Any]] = {"pools": pool, "networks": network}
+    for path, body in bodies.items():
+        status, planned = ask(stack, "POST", f"/v1/{path}?dry_run=1", body)
+        assert (status, planned["id"]) == (200, "")
+        assert (state(stack), stack.ovs.vsctl("list-br")) == (before, bridges)
+        status, made = ask(stack, "POST", f"/v1/{path}", body)
+        assert status == 201
+        assert planned == made | {"id": ""}
+        before = state(stack)
+    change = {"subnet": "10.66.0.0/23", "draining": True}
+    status, planned = ask(stack, "PATCH", f"/v1/pools/{blue}?dry_run=1", change, "If-Match: *")
+    assert (status, planned["subnet"], planned["draining"], planned["networks"]) == (200, "10.66.0.0/23", True, [blue])
+    status, kept = ask(stack, "POST", "/v1/pools/spare/reservations?dry_run=1", {"name": "web"})
+    assert (status, kept["name"]) == (200, "web")
+    for target in ("networks/red", "pools/spare", "networks/blue?force=1"):
+        joint = "&" if "?" in target else "?"
+        assert ask(stack, "DELETE", f"/v1/{target}{joint}dry_run=1") == (204, None)
+    refusals: tuple[tuple[str, str, Any, str | None], ...] = (
+        ("POST", "/v1/pools", {"name": "x", "subnet": "10.67.0.128/25"}, "pool-overlap"),
+        ("POST", "/v1/pools", pool | {"exclusions": []}, "already-exists"),
+        ("POST", "/v1/networks", {"name": "x", "vlan": before[1][0]["vlan"]}, "tag-in-use"),
+        ("PATCH", f"/v1/pools/{blue}", {"exclusions": ["10.66.0.1"]}, None),
+        ("DELETE", f"/v1/pools/{blue}", None, "in-use"),
+        ("DELETE", "/v1/pools/spare/reservations?name=nobody", None, "not-found"),
+    )
+    for method, path, sent, code in refusals:
+        joint = "&" if "?" in path else "?"
+        rehearsed = ask(stack, method, f"{path}{joint}dry_run=1", sent, "If-Match: *")
+        assert state(stack) == before
+        if code is not None:
+            assert rehearsed[1]["code"] == code
+    stack.cli("network", "rm", "red")
+    stack.cli("pool", "rm", "spare")
+
+
+def test_a_network_goes_with_its_endpoints(
+    stack: Stack, blue: str, netns: Callable[[], Netns], no_leftovers: Callable[[], None]
+) -> None:
+    containers = [netns() for _ in range(3)]
+    for one in containers:
+        stack.cli("endpoint", "create", "--network", blue, "--container", one.name, "--netns", one.path)
+    assert stack.cli("network", "rm", blue, check=False).returncode == 4
+    stack.cli("network", "rm", "--force", blue)
+    assert all(len(one.ip("link")) == 1 for one in containers)
+    assert stack.cli("network", "rm", "--force", blue, check=False).returncode == 3
+    no_leftovers()
+    changes = json.loads(stack.cli("audit", "--limit", "10", "-o", "json").stdout)
+    latest = next(one for one in changes if one["operation"] == "delete_network")
+    assert (latest["caller"], latest["status"], latest["before"]["name"]) == ("uid:0", 202, blue)
+
+
+@pytest.fixture(scope="module")
+def guarded(host: Netns, _ovs: Ovs, token: str, directory: Path) -> Iterator[Stack]:
+    """An ovsnetd that is served by TLS, too, with roles for groups and certificates."""
+    files = directory / "guarded-tls"
+    files.mkdir()
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    names = ("-addext", "subjectAltName=IP:127.0.0.1,IP:::1")
+    for name, subject in (("server", "/CN=host"), ("client", "/CN=ci")):
+        out = ("-keyout", str(files / f"{name}.key"), "-out", str(files / f"{name}.pem"))
+        make = ("openssl", "req", "-x509", *key, *names, "-subj", subject, *out)
+        subprocess.run(make, check=True, capture_output=True, timeout=30)
+    settings = {
+        "listen": ["127.0.0.1:7643", "[::1]:7643"],  # of a namespace of our own
+        "tls_certificate": str(files / "server.pem"),
+        "tls_private_key": str(files / "server.key"),
+        "tls_client_ca": str(files / "client.pem"),
+        "certificate_roles": ["CN=ci=viewer"],
+        "group_roles": ["nogroup=viewer", "daemon=operator"],
+        "rate_limit": 50,
+    }
+    with ExitStack() as undo:
+        stack = Stack(host, _ovs, f"{token}g"[:4][::-1], directory / "guarded", **settings)
+        undo.callback(stack.close)
+        stack.start()
+        yield stack
+
+
+def test_roles_by_tls(guarded: Stack) -> None:
+    files = Path(guarded.settings["tls_certificate"]).parent
+    tls = ("--cacert", str(files / "server.pem"))
+    show = ("--cert", str(files / "client.pem"), "--key", str(files / "client.key"))
+    for base in ("https://127.0.0.1:7643", "https://[::1]:7643"):
+        assert ask(guarded, "GET", f"{base}/v1/pools", of=tls)[1]["code"] == "unauthenticated"
+        assert ask(guarded, "GET", f"{base}/healthz", of=tls)[0] == 200
+        assert ask(guarded, "GET", f"{base}/v1/pools", of=(*tls, *show)) == (200, [])
+        assert ask(guarded, "POST", f"{base}/v1/pools", {}, of=(*tls, *show))[1]["code"] == "forbidden"
+    base = "https://127.0.0.1:7643"
+    text = guarded.cli("token", "create", "deploy", "--role", "operator", "--expires", "5m").stdout.strip()
+    bearer = f"Authorization: Bearer {text}"
+    assert ask(guarded, "POST", f"{base}/v1/pools", {"name": "p", "subnet": "10.69.0.0/24"}, bearer, of=tls)[0] == 201
+    assert ask(guarded, "POST", f"{base}/cni", {}, bearer, of=tls)[1]["code"] == "forbidden"
+    guarded.restart()
+    guarded.wait_ready()
+    assert ask(guarded, "DELETE", f"{base}/v1/pools/p", None, bearer, of=tls)[0] == 204
+    guarded.cli("token", "revoke", "deploy")
+    assert ask(guarded, "GET", f"{base}/v1/pools", None, bearer, of=tls)[0] == 401
+    audit = json.loads(guarded.cli("audit", "--caller", "token:deploy", "-o", "json").stdout)
+    assert [one["operation"] for one in audit] == ["delete_pool", "create_pool"]
+    assert text.rpartition("_")[2] not in guarded.log.read_text() + (guarded.state_dir / "tokens.json").read_text()
+
+
+def test_roles_on_the_socket(guarded: Stack) -> None:
+    def status(*ids: str, method: str = "GET") -> int:
+        way = (
+            "setpriv",
+            *ids,
+            "curl",
+            "-sS",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "--max-time",
+            "20",
+            "-X",
+            method,
+        )
+        url = "http://localhost/v1/pools"
+        content = ("-H", "Content-Type: application/json", "-d", "{}") if method == "POST" else ()
+        return int(guarded.host.run(*way, *content, "--unix-socket", guarded.socket, url).stdout)
+
+    nobody = ("--reuid", "65534", "--regid", str(MEMBERS))
+    for directory in (guarded.socket.parent, *guarded.socket.parent.parents):
+        directory.chmod(directory.stat().st_mode | 0o011)
+    assert status(*nobody, "--clear-groups") == 403
+    assert status(*nobody, "--groups", "65534") == 200  # nogroup, a viewer
+    assert status(*nobody, "--groups", "65534", method="POST") == 403
+    assert status(*nobody, "--groups", "65534,1", method="POST") == 400  # daemon, an operator; the body is wrong
+    assert status("--reuid", "65534", "--regid", "1", "--clear-groups", method="POST") == 400
