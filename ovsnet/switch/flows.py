@@ -114,6 +114,10 @@ class Flows:
         self._thread = None
         with self._lock:
             for line in self._lines.values():
+                # Spare ports that have just been removed: nobody will hear when the switch has done so.
+                for number in [number for name, number in line.numbers.items() if name not in line.wanted]:
+                    line.outbox += of.delete_by_cookie(self._cookie | number, of.EXACT, next(self._xids))
+                self._flush(line)
                 self._close(line, "ovsnetd stops")
                 self._fail(line, "ovsnetd stops")
             self._lines.clear()
@@ -515,12 +519,15 @@ class Flows:
 
     def _refused(self, line: _Line, xid: int, kind: int, code: int) -> None:
         why = f"OpenFlow error {kind}, code {code}"
-        if line.state is not _State.UP and kind == of.HELLO_FAILED:
+        if line.state is not _State.UP:
             self._close(line, why)
-            self._fail(line, "it does not speak OpenFlow 1.3")
+            self._fail(line, "it does not speak OpenFlow 1.3" if kind == of.HELLO_FAILED else why)
             line.next_try = time.monotonic() + _RARE_RETRY
             return
-        LOG.error("bridge %s refuses a flow: %s", line.bridge, why)
+        LOG.error("bridge %s refuses what it is told: %s", line.bridge, why)
+        line.reading.pop(xid, None)
+        if (asked := line.asked.pop(xid, None)) is not None:
+            asked.set_exception(SwitchUnavailable(f"bridge {line.bridge} does not tell its flows: {why}"))
         if (done := line.waiting.pop(xid, None)) is not None:
             done.set_exception(
                 SwitchUnavailable(f"bridge {line.bridge} refuses a flow: {why}", hint="see vswitchd's log")

@@ -121,6 +121,25 @@ def test_check_and_repair(stack: Stack, ovs: Ovs, pod: NewPod) -> None:
     wait_until(lambda: not check(), "they are mended")
 
 
+def test_the_rest_of_the_bridge_is_as_its_owner_wants(stack: Stack, ovs: Ovs, pod: NewPod, undo: ExitStack) -> None:
+    found = pods(stack, pod, undo)
+    bridge = f"unix:{ovs.vswitchd.directory / stack.bridge}.mgmt"
+    for change, passes in (("add-flow", False), ("del-flows", True)):
+        flow = "icmp" if passes else "priority=1,icmp,actions=drop"
+        stack.host.run("ovs-ofctl", "-O", "OpenFlow13", change, bridge, flow)
+        assert found.mine.pings(found.other.ip, wait=1) == passes
+    foreign = f"{stack.prefix}own"
+    ovs.vsctl(
+        *("add-port", stack.bridge, foreign, f"tag={found.tag}"), *("--", "set", "Interface", foreign, "type=internal")
+    )
+    undo.callback(ovs.vsctl, "del-port", foreign)
+    stack.host.run("ip", "link", "set", foreign, "up")
+    with packet_socket(stack.host, foreign) as sender:
+        frames = {"forged": Ether(src=found.other.mac, dst=ALL, type=0x88B5) / Raw(b"x" * 50)}
+        last = Ether(src=STRANGE_MAC, dst=ALL, type=0x88B6) / Raw(b"x" * 50)
+        assert through(sender, frames, found.ears, last) == {"forged": 2}
+
+
 def guards(found: Scene) -> int:
     """How many ears hear a frame with a MAC that is nobody's."""
     strange = {"it": Ether(src=STRANGE_MAC, dst=ALL, type=0x88B5) / Raw(b"x" * 50)}
