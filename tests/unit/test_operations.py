@@ -161,6 +161,18 @@ def test_rules_work(promtool: str, arguments: tuple[str | Path, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_dashboards_expressions_can_be_read(promtool: str, tmp_path: Path) -> None:
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text(encoding="utf-8"))
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    filled = [re.sub(r"\$(instance|network)", ".*", one.replace("$__rate_interval", "5m")) for one in expressions]
+    rules = [{"record": f"expression:{number}", "expr": one} for number, one in enumerate(filled)]
+    path = tmp_path / "rules.yml"
+    path.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))  # JSON is YAML
+    done = subprocess.run([promtool, "check", "rules", path], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all("$" not in one for one in filled)
+
+
 def test_prometheus_takes_what_is_rendered(promtool: str, metrics: Metrics) -> None:
     metrics.observe("cni", "ADD", "ok", 0.004)
     metrics.drift("port-wrong", OK)
