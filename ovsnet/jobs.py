@@ -99,13 +99,18 @@ class Jobs:
         try:
             result = work(lambda done, total: self._update(ident, done=done, total=total))
         except OvsnetError as exc:
-            self._update(ident, status="failed", ended=datetime.now(UTC), problem=problem(exc))
+            self._end(ident, status="failed", problem=problem(exc))
         except Exception:
             LOG.exception("operation %s failed", ident)
             told = OvsnetError("ovsnetd failed on this operation", hint="its log has the traceback; please report it")
-            self._update(ident, status="failed", ended=datetime.now(UTC), problem=problem(told))
+            self._end(ident, status="failed", problem=problem(told))
         else:
-            self._update(ident, status="succeeded", ended=datetime.now(UTC), result=result)
+            self._end(ident, status="succeeded", result=result)
+
+    def _end(self, ident: str, **what: Any) -> None:
+        self._update(ident, ended=datetime.now(UTC), **what)
+        job = self.get(ident)
+        LOG.info("%s %s by %s %s", job.kind, job.subject or "of all", job.by, job.status)
 
     def _update(self, ident: str, **what: Any) -> None:
         with self._lock:

@@ -28,6 +28,7 @@ _SO_PEERGROUPS = 59  # socket(7); the value of Linux on all but parisc and sparc
 _MAX_GROUPS = 1024  # bytes, the most that Python reads
 
 HANDSHAKE = 10.0  # seconds
+_MAX_HEADERS = 64 << 10  # bytes; cheroot itself takes any number of them
 
 
 class Gateway(Gateway_10):
@@ -128,6 +129,7 @@ def new_server(address: str | tuple[str, int], app: Any, *, threads: int, backlo
     server = Server(address, app, numthreads=threads, request_queue_size=backlog, timeout=idle, peercreds_enabled=True)
     server.gateway = Gateway
     server.ConnectionClass = Connection
+    server.max_request_header_size = _MAX_HEADERS
     return server
 
 

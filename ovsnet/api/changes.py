@@ -197,7 +197,7 @@ def _check_precondition(thing: BaseModel) -> None:
 
 def _after(response: Response) -> Any:
     """What is there now, as JSON; None if nothing is, or it cannot be told."""
-    if response.status_code >= 500:
+    if response.status_code >= 500 or response.status_code == 202:
         return None
     if response.status_code == 201 and request.blueprint == "tokens":
         return json.loads(response.get_data())["token"]

@@ -12,7 +12,7 @@ from typing import Protocol
 from flask import Response, g, request
 from flask_openapi.blueprint import APIBlueprint
 from pydantic import BaseModel
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from ovsnet import model
 from ovsnet.check import Finding
@@ -143,6 +143,9 @@ def _require_object() -> None:
     # The library reads the body leniently: no JSON becomes null, and a JSON string is decoded a second time.
     if request.method not in ("POST", "PATCH"):
         return
+    limit = request.max_content_length
+    if request.content_length is None and limit is not None and len(request.get_data()) >= limit:
+        raise RequestEntityTooLarge  # one that comes in chunks is cut off without a word
     try:
         body = request.get_json()  # kept by the request: it is parsed once
     except BadRequest:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,6 +71,26 @@ def path(tmp_path: Path, controller: FakeController) -> Iterator[str]:
         server.stop()
         thread.join(10)
         assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(("size", "status"), [(3 << 20, 413), (1 << 10, 400)])
+def test_a_body_that_comes_in_chunks_has_the_same_limit(path: str, size: int, status: int) -> None:
+    with closing(socket.socket(socket.AF_UNIX)) as sock:
+        sock.settimeout(20)
+        sock.connect(path)
+        head = b"POST /v1/pools HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        with suppress(BrokenPipeError, ConnectionResetError):  # it need not read all of it
+            sock.sendall(head + f"{size:x}\r\n".encode() + b"1" * size + b"\r\n0\r\n\r\n")
+        assert f" {status} ".encode() in sock.recv(4096)
+
+
+def test_headers_have_a_limit(path: str) -> None:
+    with closing(socket.socket(socket.AF_UNIX)) as sock:
+        sock.settimeout(20)
+        sock.connect(path)
+        with suppress(BrokenPipeError, ConnectionResetError):
+            sock.sendall(b"GET /v1/pools HTTP/1.1\r\nHost: x\r\nX: " + b"a" * (1 << 20) + b"\r\n\r\n")
+        assert b" 413 " in sock.recv(4096)
 
 
 Run = Callable[..., Result]
