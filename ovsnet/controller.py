@@ -302,13 +302,14 @@ class Controller:
         pools = self.store.pools_of(network)
         with self._locks.hold(f"bridge {network.bridge}", self.settings.deadline):
             # The store decides, for it knows of endpoints on all hosts; the port of a deleted network is found by recover().
-            self.store.delete_network(network.uuid, self.pools_going_with(network))
+            own = [
+                (pool, gateway.ip)
+                for pool in pools
+                for gateway in network.gateways
+                if gateway.ip in pool.subnet and gateway.ip != pool.gateway
+            ]
+            self.store.delete_network(network.uuid, self.pools_going_with(network), own)
             reach(Point.NETWORK_GONE)
-            for pool in pools:  # of those that stay
-                for gateway in network.gateways:
-                    if gateway.ip in pool.subnet and gateway.ip != pool.gateway:
-                        self.store.release(pool, gateway.ip, {OwnerKind.GATEWAY})
-            reach(Point.NETWORK_UNLEASED)
             self._here.discard(network.uuid)
             self.ports.forget(network.uuid)
             reach(Point.NETWORK_SPARES_GONE)
@@ -968,6 +969,23 @@ class Controller:
             LOG.info("removing %d ports that an earlier run has left", len(stale))
             self.switch.del_ports(stale).result(self.settings.deadline)
         self.spoofing.restore(networks.values(), endpoints.values(), self.switch.ports())
+        self.drop_remains()
+
+    def drop_remains(self) -> None:
+        """Remove what a network has left that was deleted when ovsnetd died: gateways and bridges that nobody can have a use for.
+
+        Even if the database knows no network at all, for it may be empty or foreign: a gateway without an endpoint on this host
+        and without an uplink beside it, and a bridge of ours without a port.
+        """
+        known = {one.uuid for one in self.store.networks()}
+        ports = self.switch.ports()
+        inhabited = {one.network for one in ports if one.role is PortRole.ENDPOINT} | known
+        gateways = [one for one in ports if one.role is PortRole.GATEWAY and one.network not in inhabited]
+        gone = [one.name for one in gateways if not self.switch.uplinks(one.bridge)]
+        if gone:
+            self.switch.del_ports(gone).result(self.settings.deadline)
+        for bridge in self.switch.bridges():
+            self._drop_bridge(bridge)
 
     def _recover_limits(self, endpoints: list[Endpoint]) -> None:
         """What nftables forgets with a reboot, or remembers of endpoints that have gone."""

@@ -32,7 +32,6 @@ class Point(StrEnum):
     NETWORK_GATEWAY = "network.gateway"
     NETWORK_RULES = "network.rules"
     NETWORK_GONE = "network.gone"
-    NETWORK_UNLEASED = "network.unleased"
     NETWORK_SPARES_GONE = "network.spares-gone"
     NETWORK_PORT_GONE = "network.port-gone"
     NETWORK_BRIDGE_GONE = "network.bridge-gone"

@@ -570,9 +570,11 @@ class DockerDriver:
         key = endpoint_key(network.uuid, endpoint_id, "")
         with self._controller.key_lock(key):
             found = self._store.find_endpoint(key)
-            if found is not None:
+            if found is not None:  # the first call may have died before it was through
+                if not found.sandbox and self._controller.links.link(found.link) is None:
+                    self._plug(found)
                 if found.bandwidth:
-                    self._controller.limit(found)  # the first call may have died before it
+                    self._controller.limit(found)
                 return found
             trunk = docker_options.tags(network.labels[TRUNK]) if network.labels.get(TRUNK) else ()
             addresses = tuple(_interface(one) for one in (address, address6) if one)

@@ -76,7 +76,13 @@ class Store:
     """
 
     def __init__(
-        self, remotes: Sequence[str], *, node: str, timeout: float, cooldown: float, tls: TlsFiles | None = None
+        self,
+        remotes: Sequence[str],
+        *,
+        node: str,
+        timeout: float,
+        cooldown: float,
+        tls: TlsFiles | None = None,
     ) -> None:
         if tls is not None:
             Stream.ssl_set_private_key_file(str(tls.private_key))
@@ -395,9 +401,22 @@ class Store:
         """Add or take away ids under which Docker knows a network; NetworkNotFound."""
         self._one(commands.SetDockerIds(self, uuid, add=add, remove=remove))
 
-    def delete_network(self, uuid: str, pools: Collection[str] = ()) -> None:
-        """Remove a network without endpoints, and the given pools of it (uuids), all or nothing; missing is success. InUse."""
-        group = [commands.DeleteNetwork(self, uuid), *(commands.DeletePool(self, one, {uuid}) for one in pools)]
+    def delete_network(
+        self, uuid: str, pools: Collection[str] = (), gateways: Sequence[tuple[Pool, IPAddress]] = ()
+    ) -> None:
+        """Remove a network without endpoints, the given pools of it (uuids), and the leases of its `gateways` in pools that stay.
+
+        All or nothing; missing is success. InUse.
+        """
+        group = [
+            commands.DeleteNetwork(self, uuid),
+            *(
+                commands.ReleaseLease(self, pool.uuid, address, {OwnerKind.GATEWAY})
+                for pool, address in gateways
+                if pool.uuid not in pools
+            ),
+            *(commands.DeletePool(self, one, {uuid}) for one in pools),
+        ]
         self._engine.execute(*group, alone=True)
 
     # -- endpoints ----------------------------------------------------------------------------------------------------

@@ -120,6 +120,14 @@ class Switch:
         (gone,) = self._engine.execute(DeleteBridge(self._api, name, self._node))
         return bool(gone)
 
+    def bridges(self) -> tuple[str, ...]:
+        """The bridges that `ensure_bridge` of this node has made."""
+        api = self._api
+        rows = api.tables["Bridge"].rows
+        return self._engine.read(
+            lambda: tuple(row.name for row in rows.values() if row.external_ids.get(OWNER) == self._node)
+        )
+
     def tags(self, bridge: str) -> frozenset[int]:
         """VLAN tags that ports of that bridge use, foreign ports and trunks among them; none if it does not exist."""
         api = self._api

@@ -15,6 +15,7 @@ import pytest
 from tests.harness import Daemon, Dockerd, Netns, Ovs, Stack, wait_until
 from tests.libcni import REFERENCE_DIR, Attachment, Libcni
 from tests.system.containers import Pod
+from tests.system.faulty import Faulty
 from tests.system.published import HOST, HOST6, OUTSIDE, OUTSIDE6
 
 HERE = Path(__file__).parent
@@ -36,7 +37,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Shows the ends of the daemons' logs with a failure."""
     report = yield
     if report.failed:
-        for fixture in getattr(item, "funcargs", {}).values():
+        for value in getattr(item, "funcargs", {}).values():
+            fixture = value.stack if isinstance(value, Faulty) else value
             for daemon in (fixture.server, fixture.vswitchd) if isinstance(fixture, Ovs) else (fixture,):
                 if isinstance(daemon, Daemon):
                     report.sections.append((f"log of {daemon.name}", daemon.log_tail()))
@@ -187,6 +189,19 @@ def outside(stack: Stack, netns: Callable[[], Netns]) -> Iterator[Netns]:
         where.run("ip", "link", "set", name, "up")
     yield namespace
     stack.host.run("ip", "link", "delete", device)
+
+
+@pytest.fixture(scope="session")
+def _faulty(token: str, directory: Path) -> Iterator[Faulty]:
+    with ExitStack() as undo:
+        yield Faulty(token, directory, undo)
+
+
+@pytest.fixture
+def faulty(_faulty: Faulty) -> Faulty:
+    """A host on which everything may break, beside that of the other tests."""
+    _faulty.ensure()
+    return _faulty
 
 
 @pytest.fixture
