@@ -31,6 +31,7 @@ from .errors import (
     PoolExhausted,
     PoolOverlap,
     PortInUse,
+    StateUnavailable,
     SwitchUnavailable,
     Unavailable,
 )
@@ -606,6 +607,7 @@ class Controller:
                 del self._attached[oldest]
 
     def _attach_new(self, request: AttachRequest, network: Network, netns: Netns, key: str) -> Endpoint:
+        self.store.check_room()
         self.ensure_here(network)
         mtu = self._mtu(request, network)
         port = self.ports.take(network, request.trunk)
@@ -1016,6 +1018,10 @@ class Controller:
     def health(self) -> Health:
         """Whether requests can be served now."""
         state = "ok" if self.store.ready else "the OVSNet database is not reachable"
+        try:
+            self.store.check_room()
+        except StateUnavailable as exc:
+            state = exc.message
         switch = "ok"
         try:
             if not self.switch.ready:

@@ -77,20 +77,21 @@ class Daemon:
             undo.enter_context(_only_one(settings.run_dir / "ovsnetd.lock"))
             for path in (settings.api_socket, settings.cni_socket, settings.docker_socket):
                 _remove_stale(path)
-            remotes = settings.state_remotes
+            remotes, room = settings.state_remotes, None
             if settings.state_database is not None:
                 state = StateServer(
                     settings.state_database, settings.run_dir, listen=settings.state_listen, tls=settings.state_tls
                 )
                 state.start()
                 undo.callback(state.stop)
-                remotes = (state.remote, *remotes)
+                remotes, room = (state.remote, *remotes), state.reserve.check
             store = Store(
                 remotes,
                 node=settings.node,
                 timeout=settings.deadline,
                 cooldown=settings.address_cooldown,
                 tls=settings.state_tls,
+                room=room,
             )
             store.start()
             undo.callback(store.stop)

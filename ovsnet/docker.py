@@ -576,6 +576,7 @@ class DockerDriver:
                 if found.bandwidth:
                     self._controller.limit(found)
                 return found
+            self._store.check_room()
             trunk = docker_options.tags(network.labels[TRUNK]) if network.labels.get(TRUNK) else ()
             addresses = tuple(_interface(one) for one in (address, address6) if one)
             self._check_reservations(network, addresses, name)

@@ -453,9 +453,10 @@ class Engine:
     def _refused(self, batch: list[_Request], error: str) -> None:
         """The server refused the transaction: find the culprit by sending each request alone, then tell it."""
         try:
-            name = str(json.loads(error).get("error", ""))
-        except (ValueError, AttributeError):
-            name = ""
+            told = dict(json.loads(error))
+        except (ValueError, TypeError):
+            told = {}
+        name = str(told.get("error", ""))
         now = time.monotonic()
         first = batch[0].refused or now
         patience = min(batch[0].deadline - 2 * _RETRY_DELAY, first + _LAG)
@@ -467,10 +468,12 @@ class Engine:
                 request.refused = request.refused or now
             self._requeue(batch, _RETRY_DELAY)
             return
-        exc = self._unavailable(
-            f"the {self.name} database refused the change: {error}", hint="see the log of its ovsdb-server"
-        )
-        batch[0].future.set_exception(exc)
+        if name == "I/O error":  # RFC 7047, section 3.1; ovsdb-server adds the system's words
+            reason = f"cannot write: {told.get('details', '')}: {told.get('io-error', '')}"
+            hint = "make room on the disk of its file, or mend it; it is tried again with the next change"
+        else:
+            reason, hint = f"refused the change: {error}", "see the log of its ovsdb-server"
+        batch[0].future.set_exception(self._unavailable(f"the {self.name} database {reason}", hint=hint))
 
     def _requeue(self, batch: list[_Request], pause: float) -> None:
         """Run the batch again after `pause` seconds, in which the other controller's update should arrive."""

@@ -23,6 +23,7 @@ from pathlib import Path
 from ..errors import StateUnavailable
 from ..model import TlsFiles
 from .cluster import client, is_clustered, run_tool, schema_version, tls_options
+from .reserve import Reserve
 from .store import DATABASE, schema_text
 
 LOG = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ LOG = logging.getLogger(__name__)
 _STOP_TIMEOUT = 30.0
 _ELECTION_TIMEOUT = 15  # seconds in which a member that has just started should find its cluster
 _RESTART_PAUSES = (0.0, 0.2, 1.0, 5.0)  # seconds before the first, second, ... restart in a row
+_LOOK = 1.0  # seconds between two looks at the reserve
 _STEADY = 60.0  # seconds; a server that ran that long begins a new row
 
 
@@ -45,6 +47,7 @@ class StateServer:
         self.database = database
         self.socket = run_dir / "state.sock"
         self.control = run_dir / "state.ctl"
+        self.reserve = Reserve(database)
         self._listen = listen
         self._tls = tls
         self._log = run_dir / "state.log"
@@ -62,11 +65,18 @@ class StateServer:
         """Have the server running; returns once it accepts connections."""
         pid = self.pid()
         if pid is None:
-            self._prepare()
+            try:
+                self._prepare()
+            except OSError as exc:
+                raise StateUnavailable(
+                    f"the state database {self.database} cannot be prepared: {exc}",
+                    hint="see to its disk and directory",
+                ) from exc
             self._launch()
         else:
             LOG.info("using the state server that already runs (pid %d)", pid)
             self._pidfd = os.pidfd_open(pid)
+        self.reserve.keep()
         self._thread = threading.Thread(target=self._watch, name="state-server", daemon=True)
         self._thread.start()
         if is_clustered(self.database):
@@ -149,8 +159,11 @@ class StateServer:
         return "" if have == wanted else wanted
 
     def _write_schema(self) -> Path:
-        schema = self.database.with_suffix(".ovsschema")
-        schema.write_text(schema_text(), encoding="utf-8")
+        schema, text = self.database.with_suffix(".ovsschema"), schema_text()
+        if (
+            not schema.exists() or schema.read_text(encoding="utf-8") != text
+        ):  # on a full disk it could not be written again
+            schema.write_text(text, encoding="utf-8")
         return schema
 
     def _launch(self) -> None:
@@ -205,11 +218,12 @@ class StateServer:
             self._child = None
 
     def _watch(self) -> None:
-        """Start the server again whenever its process ends."""
+        """Start the server again whenever its process ends; meanwhile look after its room on the disk."""
         failures = 0
         while True:
             started = time.monotonic()
-            ended, _, _ = select.select([self._pidfd, self._stop_r], [], [])
+            while not (ended := select.select([self._pidfd, self._stop_r], [], [], _LOOK)[0]):
+                self.reserve.keep()
             if self._stop_r in ended:
                 return
             LOG.error("the state server ended; starting it again")

@@ -71,7 +71,8 @@ class Store:
 
     `remotes` are OVSDB remotes (ovsdb(7)); several mean a RAFT cluster, of which any member will do. `cooldown` is the number
     of seconds for which a released address is given to nobody else if another one is free. `tls` is for ssl: remotes;
-    python-ovs has one for the whole process. Every method raises StateUnavailable when the database cannot be reached, and
+    python-ovs has one for the whole process. `room` is called before what makes the database grow, and raises StateUnavailable if
+    there is no room for that. Every method raises StateUnavailable when the database cannot be reached, and
     DeadlineExceeded when the outcome of a change is unknown.
     """
 
@@ -83,6 +84,7 @@ class Store:
         timeout: float,
         cooldown: float,
         tls: TlsFiles | None = None,
+        room: Callable[[], None] | None = None,
     ) -> None:
         if tls is not None:
             Stream.ssl_set_private_key_file(str(tls.private_key))
@@ -90,6 +92,7 @@ class Store:
             Stream.ssl_set_ca_cert_file(str(tls.ca))
         self.view = View(cooldown)
         self.node = node
+        self._room = room
         helper = schema_helper(json.loads(schema_text()))
         idl = StoreIdl(",".join(remotes), helper, self.view, leader_only=False)
         probe = _PROBE_MS if len(remotes) > 1 else None
@@ -131,6 +134,11 @@ class Store:
     def wait_ready(self, timeout: float) -> None:
         """Until the replica is complete; StateUnavailable after `timeout` seconds."""
         self._engine.wait_ready(timeout)
+
+    def check_room(self) -> None:
+        """StateUnavailable if the database has no room to grow, as far as that is this host's to know."""
+        if self._room is not None:
+            self._room()
 
     def watch(self, observer: Observer) -> None:
         """Tell `observer` of all leases, now and after each reconnect, and of every change. Again for the same one is fine."""
@@ -260,6 +268,7 @@ class Store:
 
         PoolOverlap, AlreadyExists.
         """
+        self.check_room()
         result: Pool = self._one(commands.CreatePool(self, pool), alone=True)
         return result
 
@@ -294,6 +303,7 @@ class Store:
 
         AlreadyExists, AddressInUse, AddressNotInPool, PoolExhausted.
         """
+        self.check_room()
         result: IPAddress = self._one(pool_commands.Reserve(self, pool.uuid, name, address, adopt=adopt), alone=True)
         return result
 
@@ -309,11 +319,13 @@ class Store:
 
         PoolExhausted, AddressInUse, AddressNotInPool, PoolNotFound.
         """
+        self.check_room()
         result: IPAddress = self._one(commands.AllocateLease(self, pool.uuid, owner, address, names))
         return result
 
     def allocate_gateway(self, pool: Pool, address: IPAddress | None = None) -> IPAddress:
         """Lease the pool's gateway (the same again is success). AddressInUse, AddressNotInPool, PoolExhausted, PoolNotFound."""
+        self.check_room()
         result: IPAddress = self._one(commands.AllocateGateway(self, pool.uuid, address), alone=True)
         return result
 
@@ -391,6 +403,7 @@ class Store:
         `pools` are uuids of existing pools, or Pools to make. Without `choose_tag` the network's own tag is taken.
         AlreadyExists, TagInUse, Exhausted (no tag), PoolOverlap, PoolNotFound.
         """
+        self.check_room()
         made = [one if isinstance(one, str) else commands.CreatePool(self, one) for one in pools]
         create = commands.CreateNetwork(self, network, made, choose_tag=choose_tag, foreign_tags=foreign_tags)
         news = [one for one in made if isinstance(one, commands.CreatePool)]
@@ -456,6 +469,7 @@ class Store:
         Docker was given; `names` are those under which an address may be reserved for it. PoolExhausted, AddressInUse,
         AddressNotInPool, AlreadyExists, NetworkNotFound.
         """
+        self.check_room()
         return self.attach_soon(endpoint, wanted, adopt=adopt, names=names).result()
 
     def attach_soon(
@@ -467,7 +481,10 @@ class Store:
         names: Sequence[str] = (),
         lazy: bool = False,
     ) -> PendingEndpoint:
-        """`attach` for who has something to do meanwhile. `lazy` is for addresses whose leases are durable already."""
+        """`attach` for who has something to do meanwhile, and has seen to it that there is room.
+
+        `lazy` is for addresses whose leases are durable already.
+        """
         command = commands.Attach(self, endpoint, wanted, derive_mac=mac_for, adopt=adopt, names=names)
         return PendingEndpoint(self._engine, command, lazy=lazy)
 
