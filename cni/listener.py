@@ -2,16 +2,22 @@
 
 A runtime waits for every millisecond of an ADD. A web server hands a connection from the thread that accepts to one that
 serves, reads any HTTP there is, and takes 0.9 ms for it where this takes 0.15; both ends are ours, so what the executable
-sends is all that this reads (docs/decisions/0011). The blueprint answers the same requests on the API's socket. Called by the
+sends is all that this reads (docs/decisions/0011). Who does not send all of it at once waits in a lobby that costs no thread, so
+that silent and slow clients keep nobody else waiting. The blueprint answers the same requests on the API's socket. Called by the
 composition root, which guards the path.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import selectors
 import socket
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Final
 
 from . import wire
@@ -19,11 +25,25 @@ from . import wire
 LOG = logging.getLogger(__name__)
 
 _TIMEOUT: Final = 30.0  # seconds for a client to send its request, or to take the answer
+_PROMPT: Final = 0.02  # seconds for which the thread that accepted it waits for a request
+_LOBBY: Final = 1024  # connections that may wait
+_LATE_THREADS: Final = 4  # that answer who has waited
 _HEAD_LIMIT: Final = 8192  # bytes
 _REASONS: Final = {200: "OK", 202: "Accepted"}
 
 # path, body -> HTTP status, body, and what is to be done when the executable has gone on
 Handler = Callable[[str, bytes], tuple[int, bytes, Callable[[], None] | None]]
+_Request = tuple[str, bytes]  # path and body
+_NO_REQUEST: Final = ("", b"")
+
+
+@dataclass(slots=True)
+class _Guest:
+    """A connection in the lobby: what has come of its request, and when that has to be all (monotonic seconds)."""
+
+    connection: socket.socket
+    data: bytes
+    until: float
 
 
 class Listener:
@@ -33,9 +53,15 @@ class Listener:
         self._sock = sock
         self._handler = handler
         self._stopping = False
+        self._lobby = selectors.DefaultSelector()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # ends the lobby
+        self._lobby.register(self._bell, selectors.EVENT_READ)
+        self._door = threading.Lock()  # of the lobby: who accepts lets in, its own thread lets out
+        self._late = ThreadPoolExecutor(_LATE_THREADS, thread_name_prefix="cni-late")
         self._threads = [
             threading.Thread(target=self._serve, name=f"cni-{number}", daemon=True) for number in range(threads)
         ]
+        self._threads.append(threading.Thread(target=self._wait, name="cni-lobby", daemon=True))
 
     def start(self) -> None:
         """Serve."""
@@ -46,8 +72,12 @@ class Listener:
         """Accept nothing more, and finish running requests."""
         self._stopping = True
         self._sock.shutdown(socket.SHUT_RDWR)  # wakes who waits for a connection
+        os.eventfd_write(self._bell, 1)
         for thread in self._threads:
             thread.join(_TIMEOUT)
+        self._late.shutdown()
+        self._lobby.close()
+        os.close(self._bell)
         self._sock.close()
 
     @property
@@ -63,50 +93,110 @@ class Listener:
                 if not self._stopping:
                     LOG.error("the listener for CNI failed: %s", exc)
                 return
-            behind = None
-            with connection:
-                try:
-                    connection.settimeout(_TIMEOUT)
-                    behind = self._answer(connection)
-                except OSError as exc:
-                    LOG.warning("a CNI executable went away: %s", exc)  # it has a deadline, and runtimes lose patience
-                except Exception:
-                    LOG.exception("a CNI request failed by a defect")  # the executable reports that there was no answer
-            if behind is not None:  # the executable reads until the connection is closed
-                try:
-                    behind()
-                except Exception:
-                    LOG.exception("what follows a CNI request failed by a defect")
+            self._receive(connection)
 
-    def _answer(self, connection: socket.socket) -> Callable[[], None] | None:
-        path, body = _read(connection)
-        status, content, behind = self._handler(path, body) if path else (400, b"", None)
-        head = (
-            f"HTTP/1.1 {status} {_REASONS.get(status, 'Error')}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
-        )
-        connection.sendall(head.encode() + content)
-        return behind
+    def _receive(self, connection: socket.socket) -> None:
+        """Answer a request that is there, or have the connection wait for it."""
+        data, request, patience = b"", None, time.monotonic() + _PROMPT
+        connection.settimeout(_PROMPT)
+        while request is None and time.monotonic() < patience:
+            try:
+                more = connection.recv(65536)
+            except TimeoutError:
+                break
+            except OSError:
+                more = b""
+            data += more
+            request = _parse(data) if more else _NO_REQUEST
+        if request is None:
+            self._ask_to_wait(connection, data)
+        else:
+            self._answer(connection, request)
+
+    def _answer(self, connection: socket.socket, request: _Request) -> None:
+        path, body = request
+        behind = None
+        with connection:
+            try:
+                connection.settimeout(_TIMEOUT)
+                status, content, behind = self._handler(path, body) if path else (400, b"", None)
+                head = (
+                    f"HTTP/1.1 {status} {_REASONS.get(status, 'Error')}\r\n"
+                    f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+                )
+                connection.sendall(head.encode() + content)
+            except OSError as exc:
+                LOG.warning("a CNI executable went away: %s", exc)  # it has a deadline, and runtimes lose patience
+            except Exception:
+                LOG.exception("a CNI request failed by a defect")  # the executable reports that there was no answer
+        if behind is not None:  # the executable reads until the connection is closed
+            try:
+                behind()
+            except Exception:
+                LOG.exception("what follows a CNI request failed by a defect")
+
+    # -- the lobby ----------------------------------------------------------------------------------------------------
+
+    def _ask_to_wait(self, connection: socket.socket, data: bytes) -> None:
+        connection.setblocking(False)
+        guest = _Guest(connection, data, time.monotonic() + _TIMEOUT)
+        with self._door:
+            full = len(self._lobby.get_map()) > _LOBBY  # the bell is there as well
+            if not full:
+                self._lobby.register(connection, selectors.EVENT_READ, guest)
+        if full:
+            LOG.warning("a CNI executable is sent away: %d connections wait without a request", _LOBBY)
+            connection.close()
+
+    def _wait(self) -> None:
+        while not self._stopping:
+            for key, _ in self._lobby.select(1.0):
+                if key.data is not None:
+                    self._hear(key.data)
+            now = time.monotonic()
+            for guest in self._guests():
+                if guest.until < now:
+                    LOG.warning("a CNI executable has sent no request within %.0f s", _TIMEOUT)
+                    self._leave(guest)
+                    guest.connection.close()
+        for guest in self._guests():
+            self._leave(guest)
+            guest.connection.close()
+
+    def _guests(self) -> list[_Guest]:
+        with self._door:
+            return [key.data for key in self._lobby.get_map().values() if key.data is not None]
+
+    def _hear(self, guest: _Guest) -> None:
+        """Take what a waiting connection sends now; when its request is there, a thread answers it."""
+        try:
+            more = guest.connection.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            more = b""
+        guest.data += more
+        request = _parse(guest.data) if more else _NO_REQUEST
+        if request is not None:
+            self._leave(guest)
+            self._late.submit(self._answer, guest.connection, request)
+
+    def _leave(self, guest: _Guest) -> None:
+        with self._door:
+            self._lobby.unregister(guest.connection)
 
 
-def _read(connection: socket.socket) -> tuple[str, bytes]:
-    """Path and body of a request as ovsnet_shim.py sends it; no path if it is none, or too large."""
-    data = connection.recv(65536)
-    while (end := data.find(b"\r\n\r\n")) < 0:
-        if len(data) > _HEAD_LIMIT or not (more := connection.recv(65536)):
-            return "", b""
-        data += more
+def _parse(data: bytes) -> _Request | None:
+    """Path and body of a request as ovsnet_shim.py sends it, once it is there; no path if it is none, or too large."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return _NO_REQUEST if len(data) > _HEAD_LIMIT else None
     line, _, fields = data[:end].partition(b"\r\n")
     method, _, target = line.partition(b" ")
     length = fields.lower().partition(b"content-length:")[2].partition(b"\r\n")[0].strip()
     if method != b"POST" or not length.isdigit() or int(length) > wire.LIMIT:
-        return "", b""
-    missing = int(length) - (len(data) - end - 4)
-    chunks = [data[end + 4 :]]
-    while missing > 0:
-        more = connection.recv(min(missing, 1 << 20))
-        if not more:
-            return "", b""
-        chunks.append(more)
-        missing -= len(more)
-    return target.partition(b" ")[0].decode("latin-1"), b"".join(chunks)
+        return _NO_REQUEST
+    body = data[end + 4 :]
+    if len(body) < int(length):
+        return None
+    return target.partition(b" ")[0].decode("latin-1"), body

@@ -19,6 +19,7 @@ from cheroot.ssl.builtin import BuiltinSSLAdapter
 from cheroot.wsgi import Gateway_10, Server
 
 from ovsnet.errors import ConfigError
+from ovsnet.patience import PatientServer
 
 from .guard import PEER, SUBJECTS
 
@@ -126,7 +127,9 @@ class Tls(Adapter):
 
 def new_server(address: str | tuple[str, int], app: Any, *, threads: int, backlog: int, idle: int) -> Server:
     """A server of ours for a WSGI app on a unix socket's path, or on a host and port."""
-    server = Server(address, app, numthreads=threads, request_queue_size=backlog, timeout=idle, peercreds_enabled=True)
+    server = PatientServer(
+        address, app, numthreads=threads, request_queue_size=backlog, timeout=idle, peercreds_enabled=True
+    )
     server.gateway = Gateway
     server.ConnectionClass = Connection
     server.max_request_header_size = _MAX_HEADERS
