@@ -58,12 +58,12 @@ class Pod:
 
 
 class Ping:
-    """Ten echo requests a second from `netns` to `address`, for as long as the context lasts."""
+    """An echo request from `netns` to `address` every `interval` seconds, for as long as the context lasts."""
 
-    def __init__(self, netns: Netns, address: str, log: Path) -> None:
+    def __init__(self, netns: Netns, address: str, log: Path, interval: float = 0.1) -> None:
         self._log = log
         with log.open("wb") as output:
-            argv = netns.argv("ping", "-n", "-i", "0.1", address)
+            argv = netns.argv("ping", "-n", "-i", str(interval), address)
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
     def __enter__(self) -> Self:
