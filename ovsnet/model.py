@@ -418,7 +418,8 @@ class Endpoint:
     switch port, which stays in the host's namespace; `link` is the macvlan's name as ovsnet made it. `trunk` are VLANs that
     the container gets tagged, beside the network's own. `config` is the name of the CNI configuration that attached it: its
     runtime may collect garbage among the attachments of that name, "" for none. `aliases` are names for it on the network.
-    `ipam` is what another IPAM has given, as JSON: a CNI result; "" where the addresses are ours.
+    `ipam` is what another IPAM has given, as JSON: a CNI result; "" where the addresses are ours. `wiring` is what its request
+    asked of the interface beside all this (see ovsnet.wiring), "" for nothing.
     """
 
     uuid: str
@@ -441,6 +442,7 @@ class Endpoint:
     config: str = ""
     aliases: tuple[str, ...] = ()
     ipam: str = ""
+    wiring: str = ""
 
     @property
     def forwardings(self) -> tuple[Forwarding, ...]:
@@ -477,7 +479,7 @@ class SwitchPort:
 
     `ifindex` and `number` (OpenFlow's) are 0 until ovs-vswitchd has made the device. `error` is what vswitchd says of the
     interface, or "". `rate` and `burst` limit what comes from its device (bits per second, and bits; 0 for none, and for
-    vswitchd's own choice).
+    vswitchd's own choice). `vlan_mode` is what the switch was found to have.
     """
 
     name: str
@@ -493,6 +495,23 @@ class SwitchPort:
     rate: int = 0
     burst: int = 0
     number: int = 0
+    vlan_mode: str = field(default="", compare=False)
+
+    @property
+    def usual_mode(self) -> str:
+        """The `vlan_mode` (ovs-vswitchd.conf.db(5)) that fits its VLANs: untagged frames are those of its own, or of none."""
+        if not self.trunk:
+            return ""
+        return "native-untagged" if self.tag else "trunk"
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchState:
+    """The switch at one instant: names of all bridges, our ports by name, and the names of all ports, whoever made them."""
+
+    bridges: frozenset[str]
+    ports: Mapping[str, SwitchPort]
+    names: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)

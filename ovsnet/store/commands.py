@@ -610,8 +610,26 @@ class SetPublished(StoreCommand):
             raise EndpointNotFound(f"endpoint {self.uuid} does not exist any more")
 
 
+class SetBoot(StoreCommand):
+    """Note the boot of this node in which its attachments were made; the same again is success."""
+
+    def __init__(self, api: Any, boot: str) -> None:
+        super().__init__(api)
+        self.boot = boot
+
+    def run_idl(self, txn: Transaction) -> None:
+        """See the class."""
+        rows_of_node = self.api.tables["Node"].rows.values()
+        row = next((one for one in rows_of_node if one.name == self.api.node), None)
+        if row is None:
+            row = txn.insert(self.api.tables["Node"])
+            row.name, row.boot = self.api.node, self.boot
+        elif row.boot != self.boot:
+            row.boot = self.boot
+
+
 class SetEndpoint(StoreCommand):
-    """Change columns of an endpoint: `sandbox`, `port`, `link`, `ipam` (strings), `labels` (a mapping), `addresses` (a list)."""
+    """Change columns of an endpoint: `sandbox`, `port`, `link`, `ipam`, `wiring` (strings), `labels` (a mapping), `addresses`."""
 
     def __init__(self, api: Any, uuid: str, columns: Mapping[str, str | Mapping[str, str] | list[str]]) -> None:
         super().__init__(api)

@@ -94,6 +94,7 @@ def endpoint(row: Any) -> Endpoint:
         config=row.config,
         aliases=tuple(sorted(row.aliases)),
         ipam=row.ipam,
+        wiring=row.wiring,
     )
 
 
@@ -107,6 +108,7 @@ def rarely(endpoint: Endpoint) -> dict[str, Any]:
         "config": endpoint.config,
         "aliases": list(endpoint.aliases),
         "ipam": endpoint.ipam,
+        "wiring": endpoint.wiring,
     }
     return {column: value for column, value in columns.items() if value}
 

@@ -145,6 +145,18 @@ class Store:
         with self._engine.lock:
             self.view.watch(observer)
 
+    def boot(self) -> str:
+        """The boot of this node that was noted last, or ""."""
+
+        def view() -> str:
+            return next((str(row.boot) for row in self.tables["Node"].rows.values() if row.name == self.node), "")
+
+        return self._engine.read(view)
+
+    def set_boot(self, boot: str) -> None:
+        """Note the boot of this node."""
+        self._one(commands.SetBoot(self, boot))
+
     # -- pools --------------------------------------------------------------------------------------------------------
 
     def pools(self) -> list[PoolUse]:
@@ -211,6 +223,25 @@ class Store:
 
         owner = self._engine.read(view)
         return None if owner is None else LeaseOwner.parse(owner)
+
+    def stray_leases(self) -> list[tuple[Pool, Lease]]:
+        """Leases of endpoints that do not exist."""
+
+        def view() -> list[tuple[Pool, Lease]]:
+            prefix = str(LeaseOwner(OwnerKind.ENDPOINT, ""))
+            return [
+                (
+                    blocks.pool,
+                    Lease(blocks.pool.name, rows.address(address, ipv6=ipv6), LeaseOwner.parse(owner), one.node),
+                )
+                for blocks in self.view.blocks.values()
+                for ipv6 in (blocks.pool.subnet.version == 6,)
+                for one in blocks.blocks.values()
+                for address, owner in one.leases.items()
+                if owner.startswith(prefix) and owner[len(prefix) :] not in self.view.by_key
+            ]
+
+        return self._engine.read(view)
 
     def leases_of(self, owner: LeaseOwner) -> dict[str, IPAddress]:
         """The addresses that an owner has, by the pool's uuid."""
@@ -489,7 +520,7 @@ class Store:
         return PendingEndpoint(self._engine, command, lazy=lazy)
 
     def set_endpoint(self, uuid: str, **columns: str | Mapping[str, str] | list[str]) -> Endpoint:
-        """Change `sandbox`, `port`, `link`, `labels`, or `addresses` and `ipam` of an endpoint; EndpointNotFound."""
+        """Change `sandbox`, `port`, `link`, `wiring`, `labels`, or `addresses` and `ipam` of an endpoint; EndpointNotFound."""
         result: Endpoint = self._one(commands.SetEndpoint(self, uuid, columns))
         return result
 

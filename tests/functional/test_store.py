@@ -634,3 +634,13 @@ def test_a_store_that_is_stopped_says_so(store: Store) -> None:
     store.stop()
     assert refusal(lambda: store.allocate(made, reserved("x"))) is not None
     assert refusal(store.pools) is not None
+
+
+def test_the_boot_of_each_node_is_kept(connect: Connect) -> None:
+    one, other = connect("a"), connect("b")
+    assert one.boot() == ""
+    for boot in ("first", "first", "second"):
+        one.set_boot(boot)
+        assert one.boot() == boot
+    other.set_boot("theirs")
+    assert (one.boot(), connect("a").boot(), other.boot()) == ("second", "second", "theirs")
