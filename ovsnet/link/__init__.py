@@ -6,5 +6,6 @@ networks or the switch. It calls the kernel only; the use cases and the reconcil
 
 from .links import LinkInfo, Links
 from .netns import Netns, open_netns
+from .watch import Watch
 
-__all__ = ["LinkInfo", "Links", "Netns", "open_netns"]
+__all__ = ["LinkInfo", "Links", "Netns", "Watch", "open_netns"]

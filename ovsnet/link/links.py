@@ -46,7 +46,8 @@ _HINTS = {
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
     """A network device: `mtu` in bytes, `lower` the index of the device under it if that is the host's, `kind` as in
-    `ip -d link` ("" for hardware), `up` what was asked for and `carrier` whether frames pass.
+    `ip -d link` ("" for hardware), `up` what was asked for and `carrier` whether frames pass. `arp` tells whether it speaks
+    ARP, and `carries` whether a link that is up stands on it.
     """
 
     name: str
@@ -58,6 +59,8 @@ class LinkInfo:
     lower: int | None
     kind: str
     addresses: tuple[IPInterface, ...]
+    arp: bool = True
+    carries: bool = False
 
 
 class Plug:
@@ -322,6 +325,14 @@ class Links:
             bodies = sock.dump(m.dump_addresses(info.ifindex))
             return replace(info, addresses=tuple(m.read_address(body)[1] for body in bodies))
 
+    def link_on(self, port: str, netns: Netns) -> LinkInfo | None:
+        """The container's link on that port, whatever it is called there; without its addresses. None if there is none."""
+        with _reported(f"{port} in {netns.path}"), Socket() as host, self._socket(netns) as inside:
+            lower = host.index_of(port)
+            home = m.read_namespace_id(inside.batch([m.get_namespace_id(self._host.fd)])[0])
+            found = (_info(m.read_device(body), home) for body in inside.dump(m.dump_links()))
+            return next((one for one in found if lower is not None and _ours(one, lower)), None)
+
     def routes(self, netns: Netns, ifindex: int) -> tuple[Route, ...]:
         """The routes by a container's device in the main table, IPv4 first."""
         with _reported(f"routes in {netns.path}"), self._socket(netns) as sock:
@@ -356,6 +367,15 @@ class Links:
             bodies = host.dump(m.dump_routes(4)) + host.dump(m.dump_routes(6))
             found = {net for net in map(m.read_destination, bodies) if net is not None}
             return tuple(sorted(found, key=lambda net: (net.version, net)))
+
+    def delete_device(self, name: str) -> bool:
+        """Delete a device of the host; False if there is none of that name."""
+        with _reported(name), Socket() as host:
+            index = host.index_of(name)
+            if index is None:
+                return False
+            host.batch([m.del_link(index, "delete the device")])
+            return True
 
     def hide_routes(self, device: str, addresses: tuple[IPInterface, ...]) -> None:
         """Take the connected routes of `device` out of the main table; traffic goes on by a table of ours."""
@@ -496,7 +516,17 @@ def _info(device: m.Device, home: int | None) -> LinkInfo:
     """`home`: how the device's namespace calls the host's in IFLA_LINK_NETNSID; None when it is the host's own."""
     lower = device.lower if device.lower_netns == home else None
     return LinkInfo(
-        device.name, device.index, device.mac, device.mtu, device.up, device.carrier, lower, device.kind, ()
+        name=device.name,
+        ifindex=device.index,
+        mac=device.mac,
+        mtu=device.mtu,
+        up=device.up,
+        carrier=device.carrier,
+        lower=lower,
+        kind=device.kind,
+        addresses=(),
+        arp=device.arp,
+        carries=device.carries,
     )
 
 

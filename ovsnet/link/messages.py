@@ -16,17 +16,18 @@ from ..names import check_mac
 from .wire import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request, attribute, attributes
 
 IFF_UP, IFF_NOARP, IFF_PROMISC = 0x1, 0x80, 0x100
-RTMGRP_LINK = 0x1
+RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 MACVLAN = "macvlan"
+_OPENVSWITCH = "openvswitch"
 
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 17, 18, 19
-_RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
+RTM_NEWLINK, RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 17, 18, 19
+RTM_NEWADDR, RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 _RTM_GETNSID = 90
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
 _IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 18, 26, 28, 29
-_IFLA_CARRIER, _IFLA_LINK_NETNSID = 33, 37
+_IFLA_PROMISCUITY, _IFLA_CARRIER, _IFLA_LINK_NETNSID = 30, 33, 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _IFLA_MACVLAN_MODE, _MACVLAN_MODE_PASSTHRU = 1, 8
 _RTEXT_FILTER_SKIP_STATS = 8
@@ -69,7 +70,7 @@ def new_macvlan(name: str, index: int, lower: int, mtu: int, netns_fd: int | Non
     )
     if netns_fd is not None:
         body += attribute(_IFLA_NET_NS_FD, _U32.pack(netns_fd))
-    return Request(_RTM_NEWLINK, body, f"create {name}", NLM_F_CREATE | NLM_F_EXCL)
+    return Request(RTM_NEWLINK, body, f"create {name}", NLM_F_CREATE | NLM_F_EXCL)
 
 
 def set_link(
@@ -97,7 +98,7 @@ def link_local(index: int, *, wanted: bool) -> Request:
 
 def del_link(index: int, what: str) -> Request:
     """Delete the device; one that is gone is success."""
-    return Request(_RTM_DELLINK, _IFINFOMSG.pack(_AF_UNSPEC, 0, index, 0, 0), what, tolerated=_NO_SUCH_DEVICE)
+    return Request(RTM_DELLINK, _IFINFOMSG.pack(_AF_UNSPEC, 0, index, 0, 0), what, tolerated=_NO_SUCH_DEVICE)
 
 
 def get_link(name: str = "", index: int = 0) -> Request:
@@ -124,13 +125,13 @@ def new_address(index: int, address: IPInterface) -> Request:
         body += attribute(_IFA_FLAGS, _U32.pack(_IFA_F_NODAD))
     elif address.network.prefixlen < 31:  # RFC 3021: a /31 has no broadcast address
         body += attribute(_IFA_BROADCAST, address.network.broadcast_address.packed)
-    return Request(_RTM_NEWADDR, body, f"add address {address}", NLM_F_CREATE | NLM_F_REPLACE)
+    return Request(RTM_NEWADDR, body, f"add address {address}", NLM_F_CREATE | NLM_F_REPLACE)
 
 
 def del_address(index: int, address: IPInterface) -> Request:
     """Remove the address; the kernel may have done so already, with the primary one of an IPv4 subnet."""
     gone = frozenset({errno.EADDRNOTAVAIL})
-    return Request(_RTM_DELADDR, _address(index, address), f"remove address {address}", tolerated=gone)
+    return Request(RTM_DELADDR, _address(index, address), f"remove address {address}", tolerated=gone)
 
 
 def dump_addresses(index: int = 0, version: int = 0) -> Request:
@@ -176,7 +177,10 @@ def dump_routes(version: int) -> Request:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device as one netlink message tells it. `lower` and `lower_netns` are IFLA_LINK and IFLA_LINK_NETNSID."""
+    """A device as one netlink message tells it. `lower` and `lower_netns` are IFLA_LINK and IFLA_LINK_NETNSID.
+
+    `carries`: a macvlan in passthru mode has its device take any frame while it is up (macvlan_open).
+    """
 
     index: int
     name: str
@@ -187,6 +191,8 @@ class Device:
     kind: str
     lower: int | None
     lower_netns: int | None
+    arp: bool
+    carries: bool
 
 
 def read_device(body: bytes) -> Device:
@@ -194,6 +200,10 @@ def read_device(body: bytes) -> Device:
     _, _, index, flags, _ = _IFINFOMSG.unpack_from(body)
     found = attributes(body, _IFINFOMSG.size)
     info = attributes(found.get(_IFLA_LINKINFO, b""))
+    kind = _string(info.get(_IFLA_INFO_KIND, b""))
+    # How many ask for it: who set the flag is one, and so is Open vSwitch of a device that it has made in the kernel.
+    promiscuity = _U32.unpack(found[_IFLA_PROMISCUITY])[0] if _IFLA_PROMISCUITY in found else 0
+    promiscuity -= bool(flags & IFF_PROMISC) + (kind == _OPENVSWITCH)
     return Device(
         index=index,
         name=_string(found[_IFLA_IFNAME]),
@@ -201,9 +211,11 @@ def read_device(body: bytes) -> Device:
         mtu=_U32.unpack(found[_IFLA_MTU])[0],
         up=bool(flags & IFF_UP),
         carrier=found.get(_IFLA_CARRIER, b"\0") != b"\0",
-        kind=_string(info.get(_IFLA_INFO_KIND, b"")),
+        kind=kind,
         lower=_U32.unpack(found[_IFLA_LINK])[0] if _IFLA_LINK in found else None,
         lower_netns=_I32.unpack(found[_IFLA_LINK_NETNSID])[0] if _IFLA_LINK_NETNSID in found else None,
+        arp=not flags & IFF_NOARP,
+        carries=promiscuity > 0,
     )
 
 

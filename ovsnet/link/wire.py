@@ -183,6 +183,17 @@ class Socket:
             if exc.errno != errno.ENOBUFS:  # messages were lost: the caller looks for itself
                 raise
 
+    def told(self) -> list[tuple[int, bytes]] | None:
+        """Types and payloads of what was told to the groups subscribed to; none once the time is over, None if some were lost."""
+        try:
+            return [(kind, body) for kind, _, _, body in self._receive("listen")]
+        except DeadlineExceeded:
+            return []
+        except Refused as exc:
+            if exc.errno != errno.ENOBUFS:
+                raise
+            return None
+
     def _send(self, message: bytes | bytearray, request: Request) -> None:
         try:
             self._socket.send(message)

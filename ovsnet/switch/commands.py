@@ -127,12 +127,9 @@ class AddPorts(Command):
             )
             command.run_idl(txn)
             row = self.api.tables["Port"].rows[command.result]
-            if port.tag:
-                row.tag = port.tag
-            if port.trunk:
-                # Untagged frames are those of the network: VLAN 0 where that has no tag.
-                row.trunks = sorted({port.tag, *port.trunk})
-                row.vlan_mode = "native-untagged" if port.tag else "trunk"
+            for column, value in _vlans(port).items():
+                if value:
+                    setattr(row, column, value)
             row.external_ids = _external_ids(port, self.node)
 
     def _exists(self, port: SwitchPort) -> bool:
@@ -145,6 +142,26 @@ class AddPorts(Command):
         if ours and row.tag == ([port.tag] if port.tag else []) and bridge is not None and row in bridge.ports:
             return True
         raise AlreadyExists(f"the switch has another port {port.name}", hint="choose a fresh name")
+
+
+class MendPort(Command):
+    """Give a port of ours its tag, trunk and marks back; on the bridge where it is. NotFound if there is no such port of ours."""
+
+    def __init__(self, api: Api, port: SwitchPort, node: str) -> None:
+        super().__init__(api)
+        self.port = port
+        self.node = node
+
+    def run_idl(self, txn: ovs_idl.Transaction) -> None:
+        """Set what differs: vswitchd reconfigures after any change of the others than `external_ids`."""
+        del txn
+        row = self.api.find("Port", self.port.name)
+        if row is None or owner(row) != self.node:
+            raise NotFound(f"switch port {self.port.name} does not exist", hint="take another one")
+        for column, value in (*_vlans(self.port).items(), ("external_ids", _external_ids(self.port, self.node))):
+            if getattr(row, column) != value:
+                row.verify(column)
+                setattr(row, column, value)
 
 
 class ClaimPort(Command):
@@ -260,6 +277,23 @@ def _delete_limits(port: Any, node: str) -> None:
             for queue in qos.queues.values():
                 queue.delete()
             qos.delete()
+
+
+def owner(port: Any) -> str | None:
+    """Whose a port is: by the mark on its Interface row if somebody has taken those on the Port row away."""
+    ids = port.external_ids
+    if OWNER in ids:
+        return str(ids[OWNER])
+    return next((one.external_ids[OWNER] for one in port.interfaces if OWNER in one.external_ids), None)
+
+
+def _vlans(port: SwitchPort) -> dict[str, Any]:
+    """The columns for its VLANs. Untagged frames of a trunk are those of the network: VLAN 0 where that has no tag."""
+    return {
+        "tag": [port.tag] if port.tag else [],
+        "trunks": sorted({port.tag, *port.trunk}) if port.trunk else [],
+        "vlan_mode": [port.usual_mode] if port.usual_mode else [],
+    }
 
 
 def _external_ids(port: SwitchPort, node: str) -> dict[str, str]:

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DeadlineExceeded, SwitchUnavailable
-from ..model import PortRole, SwitchPort
-from ..ovsdb import Counts, Engine, Idl, ask, fetch_schema, schema_helper
+from ..model import PortRole, SwitchPort, SwitchState
+from ..ovsdb import Counts, Engine, ask, fetch_schema, schema_helper
 from .commands import (
     COLUMNS,
     ENDPOINT,
     NETWORK,
-    OWNER,
     ROLE,
     AddPorts,
     Api,
@@ -26,8 +25,11 @@ from .commands import (
     DeletePorts,
     EnsureBridge,
     LimitPort,
+    MendPort,
     SweepLimits,
+    owner,
 )
+from .watch import Observer, WatchedIdl
 
 DATABASE = "Open_vSwitch"
 
@@ -53,13 +55,15 @@ class Switch:
         self._timeout = timeout
         self._connection: Engine | None = None
         self._tables: Api | None = None
+        self._observer: Observer | None = None
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Connect and read the database; SwitchUnavailable if its server does not answer within the timeout."""
         schema = fetch_schema(self._remote, DATABASE, self._timeout, SwitchUnavailable)
-        idl = Idl(self._remote, schema_helper(schema, COLUMNS), leader_only=False)
+        idl = WatchedIdl(self._remote, schema_helper(schema, COLUMNS), leader_only=False)
+        idl.observer = self._observer
         engine = Engine("switch", idl, unavailable=SwitchUnavailable, timeout=self._timeout)
         api = Api(engine)
         engine.start()
@@ -75,6 +79,14 @@ class Switch:
         engine, self._connection, self._tables = self._connection, None, None
         if engine is not None:
             engine.stop()
+
+    def watch(self, observer: Observer) -> None:
+        """Call `observer` with the name of each bridge or port that is removed or changed by anybody, and with "" when any may
+        have been: after a reconnect. By the engine's thread, which it must not keep. Before `start`, or after it.
+        """
+        self._observer = observer
+        if self._connection is not None:
+            self._connection.idl.observer = observer
 
     @property
     def ready(self) -> bool:
@@ -187,6 +199,10 @@ class Switch:
         """
         return self._engine.submit(DeletePorts(self._api, tuple(names), self._node))
 
+    def mend_port(self, port: SwitchPort) -> None:
+        """Give a port of ours its tag, trunk and marks back, on the bridge where it is. NotFound if there is none."""
+        self._engine.execute(MendPort(self._api, port, self._node))
+
     def limit_port(self, name: str, rate: int, burst: int) -> None:
         """Limit what the owner of a port's device sends, to `rate` bits per second with bursts of `burst` bits (0: vswitchd's
         own choice). It is gone with the port. NotFound if there is no such port of ours.
@@ -201,6 +217,19 @@ class Switch:
         """The ports of this node, in no particular order."""
         api = self._api
         return self._engine.read(lambda: tuple(self._ports(api)))
+
+    def state(self) -> SwitchState:
+        """All of the switch that a comparison needs, at one instant."""
+        api = self._api
+
+        def view() -> SwitchState:
+            return SwitchState(
+                bridges=frozenset(row.name for row in api.tables["Bridge"].rows.values()),
+                ports={port.name: port for port in self._ports(api)},
+                names=frozenset(row.name for row in api.tables["Port"].rows.values()),
+            )
+
+        return self._engine.read(view)
 
     def find_port(self, name: str) -> SwitchPort | None:
         """The port of this node of that name, or None."""
@@ -238,7 +267,7 @@ class Switch:
             name = bridge.name
             for port in bridge.ports:
                 ids = port.external_ids
-                if ids.get(OWNER) != self._node or not port.interfaces:
+                if owner(port) != self._node or not port.interfaces:
                     continue
                 interface = port.interfaces[0]
                 yield SwitchPort(
@@ -246,13 +275,14 @@ class Switch:
                     bridge=name,
                     tag=(tag := next(iter(port.tag), 0)),
                     mtu=next(iter(interface.mtu_request), 0),
-                    role=PortRole(ids[ROLE]),
-                    network=ids[NETWORK],
+                    role=_role(ids.get(ROLE)),
+                    network=ids.get(NETWORK, ""),
                     endpoint=ids.get(ENDPOINT, ""),
                     ifindex=next(iter(interface.ifindex), 0),
                     error=next(iter(interface.error), ""),
                     trunk=tuple(sorted(set(port.trunks) - {tag})),
                     number=max(0, next(iter(interface.ofport), 0)),
+                    vlan_mode=next(iter(port.vlan_mode), ""),
                     **_limits(port),
                 )
 
@@ -269,6 +299,11 @@ def _limits(port: Any) -> dict[str, int]:
             config = queue.other_config
             return {"rate": int(config.get("max-rate", 0)), "burst": int(config.get("burst", 0))}
     return {}
+
+
+def _role(text: str | None) -> PortRole:
+    """A port whose mark somebody has taken away could be an endpoint's."""
+    return PortRole(text) if text in set(PortRole) else PortRole.ENDPOINT
 
 
 def _number(api: Api, name: str) -> int:

@@ -14,6 +14,7 @@ import pytest
 from ovsnet.errors import AlreadyExists, Conflict, NotFound, OvsnetError, SwitchUnavailable
 from ovsnet.model import PortRole, SwitchPort
 from ovsnet.switch import Switch
+from tests.harness import wait_until
 from tests.ovsdb_server import OvsdbServer
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
@@ -342,3 +343,46 @@ def test_limits_come_and_go_with_their_port(switch: Switch, connect: Callable[..
     switch.sweep_limits()
     switch.sweep_limits()
     assert rows() == (1, 0)
+
+
+def test_a_port_gets_its_vlans_and_marks_back(switch: Switch, connect: Callable[..., Switch], vsctl: Vsctl) -> None:
+    wanted = port(role=PortRole.ENDPOINT, endpoint="e1", tag=7, trunk=(8, 9))
+    done(switch.add_ports([wanted]))
+    switch.mend_port(wanted)
+    (before,) = switch.ports()
+    vsctl("set", "Port", wanted.name, "tag=99", "trunks=5", "vlan_mode=access")
+    vsctl("clear", "Port", wanted.name, "external_ids")
+    wait_until(lambda: not next(iter(switch.ports())).network, "the replica has it")
+    (changed,) = switch.ports()  # ours by its interface's mark
+    assert (changed.tag, changed.trunk) == (99, (5,))
+    switch.mend_port(wanted)
+    assert switch.ports() == (before,)
+    assert vsctl("get", "Port", wanted.name, "vlan_mode") == "native-untagged"
+    with pytest.raises(NotFound):
+        connect("node2").mend_port(wanted)
+    vsctl("clear", "Port", wanted.name, "external_ids")
+    vsctl("clear", "Interface", wanted.name, "external_ids")
+    wait_until(lambda: not switch.ports(), "the replica has it")
+    with pytest.raises(NotFound):
+        switch.mend_port(wanted)
+    state = switch.state()
+    assert (dict(state.ports), wanted.name in state.names, BRIDGE in state.bridges) == ({}, True, True)
+
+
+def test_what_others_change_is_told(server: OvsdbServer, switch: Switch, vsctl: Vsctl) -> None:
+    told: set[str] = set()
+    switch.watch(told.add)
+    done(switch.add_ports([port(), port("onp2")]))
+    done(switch.claim_port(port().name, "e1"))
+    assert not told  # of what we do at each attach
+    for command, name in (
+        (("set", "Port", port().name, "tag=99"), port().name),
+        (("del-port", "onp2"), "onp2"),
+        (("del-br", BRIDGE), BRIDGE),
+    ):
+        vsctl(*command)
+        wait_until(lambda name=name: name in told, f"{name} is told")  # type: ignore[misc]
+    told.clear()
+    server.kill()
+    server.start()
+    wait_until(lambda: "" in told, "the reconnect is told")
