@@ -83,6 +83,14 @@ class Addresses:
             if str(owner).startswith(prefix) and owner not in keep:
                 self.take(owner.id.partition("/")[2])
 
+    def drop_all(self) -> int:
+        """End all leases of this node, of which there were so many."""
+        prefix = f"{self._owner('')}"
+        dead = [owner for owner in self._store.owners(OwnerKind.IPAM) if str(owner).startswith(prefix)]
+        for owner in dead:
+            self.take(owner.id.partition("/")[2])
+        return len(dead)
+
     def check_room(self, request: IpamRequest) -> None:
         """PoolExhausted if a pool that exists has no address left."""
         for ref in (*request.pools, *(spec.name or request.name for spec in request.subnets)):

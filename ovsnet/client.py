@@ -118,6 +118,24 @@ class Check(TypedDict):
     findings: list[Finding]
 
 
+class Difference(TypedDict):
+    """What differs on this host from what the store wants."""
+
+    kind: str
+    where: str
+    target: str
+    reason: str
+    remedy: str
+
+
+class Reconciliation(TypedDict):
+    """What was mended, and what was not; all of it is left by a dry run."""
+
+    ok: bool
+    done: list[Difference]
+    left: list[Difference]
+
+
 class Token(TypedDict):
     """A token, without its text."""
 
@@ -355,6 +373,10 @@ class Client:
     def repair(self, *, dry_run: bool = False) -> Check:
         """Mend what is certain."""
         return cast(Check, self._call("POST", "/v1/check", {"dry_run": dry_run}))
+
+    def reconcile(self, *, dry_run: bool = False) -> Reconciliation:
+        """Mend what differs from the store on ovsnetd's host, or only tell it."""
+        return cast(Reconciliation, self._call("POST", f"/v1/reconcile?dry_run={int(dry_run)}", {}))
 
     def networks(self) -> list[Network]:
         """All networks."""

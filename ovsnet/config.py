@@ -221,6 +221,15 @@ class Settings(BaseSettings):
         le=10000,
         description="Most endpoints of this host whose traffic /metrics tells one by one, six series each. 0 leaves traffic out.",
     )
+    reconcile_interval: Seconds = Field(
+        60.0,
+        description="Seconds between two comparisons of all that this host has with what it should have. Most changes are "
+        "noticed, and mended, at once.",
+    )
+    boot_id_file: Path = Field(
+        Path("/proc/sys/kernel/random/boot_id"),
+        description="File whose content tells one boot of the host from the next, after which no attachment lives.",
+    )
     workers: int = Field(32, ge=2, le=512, description="Threads that serve requests on each socket.")
     deadline: Seconds = Field(20.0, description="Seconds after which a request fails with deadline-exceeded.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

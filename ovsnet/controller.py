@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import datetime
 
-from . import __version__
+from . import __version__, wiring
 from .addresses import Addresses
 from .config import Settings
 from .crashpoints import Point, reach
@@ -85,6 +85,9 @@ AVOID = 600.0  # seconds for which an address that somebody unknown has is given
 _ETHERNET_MTU = 1500  # bytes, where there is no uplink to ask
 _HEALTH_TIMEOUT = 2.0  # seconds for the switch to tell whether it works
 _MARGIN = 1.0  # seconds that a list of valid attachments may be older than its arrival
+_SETTLING = (
+    10.0  # seconds after which Docker, or plugins chained after ours, have done their part, and others may mend it
+)
 _REMEMBERED = 60.0  # seconds, longer than any request takes
 _HIDDEN_FOR = 10.0  # seconds between Docker's RequestPool and CreateNetwork, at the very most
 
@@ -329,16 +332,22 @@ class Controller:
         with self._rules_lock:
             self._load_rules()
 
+    def filtered(self) -> bool:
+        """Whether this host's packet filter rules are in place."""
+        with self._rules_lock:
+            return self._intact([one for one in self.store.endpoints() if one.node == self.settings.node])
+
+    def _intact(self, here: Collection[Endpoint]) -> bool:
+        return self.rules.intact([each for one in here if one.uuid not in self._leaving for each in one.forwardings])
+
     def keep_rules(self) -> None:
         """Put the rules in place again if somebody has removed or flushed them, or started a Docker that filters."""
         with self._rules_lock:
             here = [one for one in self.store.endpoints() if one.node == self.settings.node]
-            if not self.rules.intact(
-                [each for one in here if one.uuid not in self._leaving for each in one.forwardings]
-            ):
+            if not self._intact(here):
                 LOG.warning("somebody has changed our rules in nftables: they are loaded again")
                 self._load_rules()
-                self._recover_limits(here)
+                self.recover_limits(here)
         self.docker_user.ensure()  # without the lock: it may wait for that of iptables
 
     def _load_rules(self) -> None:
@@ -387,9 +396,9 @@ class Controller:
             self._unpublish(endpoint)
             raise
 
-    def endpoint_lock(self, endpoint: Endpoint) -> AbstractContextManager[None]:
-        """Held while an endpoint is changed; DeadlineExceeded."""
-        return self.key_lock(endpoint.key)
+    def endpoint_lock(self, endpoint: Endpoint, timeout: float | None = None) -> AbstractContextManager[None]:
+        """Held while an endpoint is changed; DeadlineExceeded, by default after the settings' deadline."""
+        return self._locks.hold(endpoint.key, self.settings.deadline if timeout is None else timeout)
 
     def key_lock(self, key: str) -> AbstractContextManager[None]:
         """Held while the endpoint of that owner key is made or changed; DeadlineExceeded."""
@@ -499,12 +508,53 @@ class Controller:
                 self.show_gateway_route(network)
                 self.switch.del_ports([self.names.gateway(network.uuid)]).result(self.settings.deadline)
 
+    def here(self) -> frozenset[str]:
+        """Networks (uuids) whose bridge and gateway this host has."""
+        return frozenset(self._here)
+
+    def note_here(self, network: Network) -> None:
+        """Note that this host's bridge and gateway for a network are as they should be."""
+        self._here.add(network.uuid)
+
+    def restore_network(self, network: Network) -> None:
+        """Put this host's bridge and gateway for a network right, whatever has become of them; one that is gone stays so."""
+        with self._locks.hold(f"bridge {network.bridge}", self.settings.deadline):
+            present = self.store.find_network(network.uuid)
+            if present is None:
+                return
+            self.switch.ensure_bridge(present.bridge)
+            if present.gateways:
+                self._restore_gateway(present)
+                self.show_gateway_route(present)
+            self._here.add(present.uuid)
+
+    def _restore_gateway(self, network: Network) -> None:
+        """Unlike `_ensure_gateway`, nothing is undone if that fails: containers live by what there is."""
+        port = self._gateway_port(network)
+        have = self.switch.find_port(port.name)
+        if have is not None and (have.bridge != port.bridge or self.links.link(port.name) is None):
+            self.switch.del_ports([port.name]).result(self.settings.deadline)
+            # Told of a port's end and its return at once, vswitchd sees nothing: another port's making tells that it saw the end.
+            for witness in self.ports.make(network, 1):
+                self.ports.discard(witness)
+            have = None
+        if have is None:
+            self.switch.add_ports([port]).result(self.settings.deadline)
+        else:
+            self.switch.mend_port(port)
+        self.switch.wait_ports([port.name], self.settings.deadline)
+        self.links.set_gateway(port.name, mac_for(network.gateways[0].ip), network.mtu, network.gateways)
+
+    def _gateway_port(self, network: Network) -> SwitchPort:
+        name = self.names.gateway(network.uuid)
+        return SwitchPort(name, network.bridge, network.tag, network.mtu, PortRole.GATEWAY, network.uuid)
+
     def _ensure_gateway(self, network: Network) -> None:
         """The host's port with the network's gateway addresses, as it should be."""
         if not network.gateways:
             return
-        name = self.names.gateway(network.uuid)
-        port = SwitchPort(name, network.bridge, network.tag, network.mtu, PortRole.GATEWAY, network.uuid)
+        port = self._gateway_port(network)
+        name = port.name
         self.switch.add_ports([port]).result(self.settings.deadline)
         try:
             self.switch.wait_ports([name], self.settings.deadline)
@@ -518,7 +568,7 @@ class Controller:
         """Take the gateways' connected routes out of the main table for a moment, with traffic going on as before.
 
         Docker's RequestPool without a subnet refuses an answer that overlaps a route of the main table, and asks again for
-        ever. `show_gateway_route` ends it; so does a timer, for a Docker that gave up, and recover() after a crash.
+        ever. `show_gateway_route` ends it; so does a timer, for a Docker that gave up, and the start after a crash.
         """
         if network.gateways:
             self.links.hide_routes(self.names.gateway(network.uuid), network.gateways)
@@ -586,10 +636,15 @@ class Controller:
                     endpoint = self._attach_new(request, network, netns, key)
                 else:
                     endpoint = self._attach_again(request, network, netns, endpoint)
-                self._note_attached(key)
+                self.note_attached(key)
                 undo.pop_all()
         self.ports.replenish()
         return self._attachment(endpoint, network, request)
+
+    def settled(self, key: str) -> bool:
+        """Whether no attachment by that key was made or changed a moment ago."""
+        with self._attached_lock:
+            return self._attached.get(key, -_SETTLING) < time.monotonic() - _SETTLING
 
     def foreign_ipam(self, network: str, container: str, ifname: str) -> str:
         """What another IPAM has given an attachment that exists, as JSON; "" if there is none, or its addresses are ours."""
@@ -597,7 +652,7 @@ class Controller:
         endpoint = found and self.store.find_endpoint(endpoint_key(found.uuid, container, ifname))
         return endpoint.ipam if endpoint else ""
 
-    def _note_attached(self, key: str) -> None:
+    def note_attached(self, key: str) -> None:
         """Remember the latest attachments for a while: no list of valid ones can know them."""
         now = time.monotonic()
         with self._attached_lock:
@@ -635,6 +690,7 @@ class Controller:
                 config=request.config,
                 aliases=request.aliases,
                 ipam=request.ipam,
+                wiring=wiring.dump(request),
             )
             # The link is made while the store writes the addresses: a spare port's link without addresses means nothing.
             write = self._write_endpoint(draft, request)
@@ -728,7 +784,8 @@ class Controller:
         if moved or self.links.link(endpoint.port) is None:
             port, old = self.ports.take(network, endpoint.trunk), endpoint
             reach(Point.AGAIN_PORT)
-            endpoint = self.store.set_endpoint(endpoint.uuid, port=port, sandbox=request.netns)
+            kept = wiring.dump(request)
+            endpoint = self.store.set_endpoint(endpoint.uuid, port=port, sandbox=request.netns, wiring=kept)
             reach(Point.AGAIN_MOVED)
             self.ports.claim(port, endpoint.uuid)
             self.links.silence(old.port)
@@ -736,6 +793,8 @@ class Controller:
             self._unplug(old, old.sandbox)
             reach(Point.AGAIN_UNPLUGGED)
             self.spoofing.wait(self.spoofing.open(network, endpoint))
+        elif (kept := wiring.dump(request)) != endpoint.wiring:
+            endpoint = self.store.set_endpoint(endpoint.uuid, wiring=kept)
         if endpoint.bandwidth:
             self.limit(endpoint)
         if request.foreign and not endpoint.ipam:  # what the link was made first for
@@ -766,6 +825,7 @@ class Controller:
         """Take an endpoint off its network, whoever it belongs to; EndpointNotFound."""
         endpoint = self.store.endpoint(ref)
         with self._locks.hold(endpoint.key, self.settings.deadline):
+            endpoint = self.store.endpoint(ref)  # its port may be another one by now
             if endpoint.origin is Origin.DOCKER:
                 self.links.unplug_host(endpoint.link)
             self._detach(endpoint, endpoint.sandbox, Origin.API)
@@ -844,6 +904,10 @@ class Controller:
             released.result()
             reach(Point.DETACH_RELEASED)
             self._leaving.discard(endpoint.uuid)
+
+    def plug_again(self, endpoint: Endpoint, network: Network, netns: Netns) -> None:
+        """Make the link of a CNI container anew, as its request wanted it. LinkExists, LinkFailed."""
+        self._plug(endpoint, network, wiring.load(endpoint), netns)
 
     def _plug(self, endpoint: Endpoint, network: Network, request: AttachRequest, netns: Netns) -> None:
         with self.links.plugging(endpoint.port, netns, endpoint.ifname, endpoint.mtu) as plug:
@@ -941,38 +1005,6 @@ class Controller:
 
     # -- this host ----------------------------------------------------------------------------------------------------
 
-    def recover(self) -> None:
-        """After a start: bring bridges, gateways and ports of this host in line with the store.
-
-        Ports of endpoints that the store does not know are removed only when it knows their network: an empty or foreign
-        database must not take the wires of running containers.
-        """
-        self.load_rules()
-        networks = {one.uuid: one for one in self.store.networks()}
-        endpoints = {one.port: one for one in self.store.endpoints() if one.node == self.settings.node}
-        for network in networks.values():
-            self.ensure_here(network)
-            self.show_gateway_route(network)
-        self.switch.sweep_limits()
-        self._recover_limits(list(endpoints.values()))
-        stale = []
-        for port in self.switch.ports():
-            endpoint = endpoints.get(port.name)
-            if endpoint is not None:
-                if port.endpoint != endpoint.uuid:
-                    self.ports.claim(port.name, endpoint.uuid)
-            elif (
-                port.role is PortRole.SPARE
-                or (port.role is PortRole.ENDPOINT and port.network in networks)
-                or (port.role is PortRole.GATEWAY and port.network not in networks and networks)
-            ):
-                stale.append(port.name)
-        if stale:
-            LOG.info("removing %d ports that an earlier run has left", len(stale))
-            self.switch.del_ports(stale).result(self.settings.deadline)
-        self.spoofing.restore(networks.values(), endpoints.values(), self.switch.ports())
-        self.drop_remains()
-
     def drop_remains(self) -> None:
         """Remove what a network has left that was deleted when ovsnetd died: gateways and bridges that nobody can have a use for.
 
@@ -989,7 +1021,7 @@ class Controller:
         for bridge in self.switch.bridges():
             self._drop_bridge(bridge)
 
-    def _recover_limits(self, endpoints: list[Endpoint]) -> None:
+    def recover_limits(self, endpoints: Collection[Endpoint]) -> None:
         """What nftables forgets with a reboot, or remembers of endpoints that have gone."""
         limited = {one.port: one.bandwidth for one in endpoints if one.bandwidth.ingress_rate}
         devices = self.limits.devices()

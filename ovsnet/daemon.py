@@ -47,6 +47,7 @@ from .nat import DockerUser, Limits, Rules
 from .operations import add_request_id
 from .ports import Ports
 from .reaper import Reaper
+from .reconcile import Reconciler
 from .spoofing import SpoofGuard
 from .store import StateServer, Store
 from .switch import Flows, Switch
@@ -132,9 +133,12 @@ class Daemon:
             if journal is not None:
                 journal.start(store.watch)
                 undo.callback(journal.stop)
-            controller.recover()
+            reconciler = Reconciler(controller)
+            reconciler.start_up()
             ports.start()
             undo.callback(ports.stop)
+            reconciler.start()
+            undo.callback(reconciler.stop)
             guard = Guard(controller.keep_rules)
             guard.start()
             undo.callback(guard.stop)
@@ -150,6 +154,7 @@ class Daemon:
             app = api.create_app(
                 controller,
                 Checker(controller, metrics.drift),
+                reconciler,
                 version=__version__,
                 guard=access.Guard(
                     access.Tokens(settings.state_dir / "tokens.json"),

@@ -636,6 +636,7 @@ class DockerDriver:
                 self._controller.limit(endpoint)
             reach(Point.ENDPOINT_LIMITED)
             undo.pop_all()
+        self._controller.note_attached(draft.key)
         return endpoint
 
     def _unwrite(self, write: PendingEndpoint, requester: str) -> None:
@@ -685,6 +686,7 @@ class DockerDriver:
         del options
         network = self._network(network_id)
         endpoint = self._endpoint(network, endpoint_id)
+        self._controller.note_attached(endpoint.key)  # Docker moves the link now
         self._note_sandbox(endpoint, sandbox_key)
         reach(Point.ENDPOINT_JOINED)
         gateways = {one.version: one.ip for one in network.gateways}
@@ -702,6 +704,7 @@ class DockerDriver:
         network = self._store.docker_network(network_id)
         endpoint = network and self._store.find_endpoint(endpoint_key(network.uuid, endpoint_id, ""))
         if endpoint:
+            self._controller.note_attached(endpoint.key)  # Docker moves the link now
             self._unpublish(endpoint)
             reach(Point.ENDPOINT_UNPUBLISHED)
             self._note_sandbox(endpoint, "")
@@ -730,18 +733,22 @@ class DockerDriver:
         endpoint = network and self._store.find_endpoint(endpoint_key(network.uuid, endpoint_id, ""))
         if not endpoint:
             return
-        links = self._controller.links
-        if not links.parked(endpoint.link, endpoint.port):  # as it is when Docker has moved it back
-            links.silence(endpoint.port)
-        reach(Point.ENDPOINT_SILENCED)
-        self._unpublish(endpoint)
-        self._controller.unlimit(endpoint)
-        reach(Point.ENDPOINT_UNLIMITED)
-        self._controller.ports.hush()
-        self._controller.ports.discard(endpoint.port)
-        reach(Point.ENDPOINT_DISCARDED)
-        self._store.detach(endpoint.uuid, leave_to=endpoint.labels.get(REQUESTER, ""))
-        reach(Point.ENDPOINT_GONE)
+        with self._controller.endpoint_lock(endpoint):
+            present = self._store.find_endpoint(endpoint.key)
+            if present is None:
+                return
+            links = self._controller.links
+            if not links.parked(present.link, present.port):  # as it is when Docker has moved it back
+                links.silence(present.port)
+            reach(Point.ENDPOINT_SILENCED)
+            self._unpublish(present)
+            self._controller.unlimit(present)
+            reach(Point.ENDPOINT_UNLIMITED)
+            self._controller.ports.hush()
+            self._controller.ports.discard(present.port)
+            reach(Point.ENDPOINT_DISCARDED)
+            self._store.detach(present.uuid, leave_to=present.labels.get(REQUESTER, ""))
+            reach(Point.ENDPOINT_GONE)
 
     def endpoint_info(self, network_id: str, endpoint_id: str) -> Mapping[str, str]:
         """EndpointOperInfo: what `docker network inspect` may show."""

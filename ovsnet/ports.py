@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -110,6 +110,10 @@ class Ports:
             name = shelf.ready.popleft() if shelf.ready else None
         return name or self._make(network, 1)[0]
 
+    def make(self, network: Network, count: int, trunk: tuple[int, ...] = ()) -> list[str]:
+        """New ports, as `take` gives them, in one transaction: all or none. SwitchUnavailable, LinkFailed."""
+        return self._make(network, count, trunk)
+
     def replenish(self) -> None:
         """Have missing spares made now; called at the end of a request, so that making them does not compete with it."""
         with self._wake:
@@ -159,6 +163,21 @@ class Ports:
             self._filling.release()
         if shelf is not None and shelf.ready:
             self._remove(list(shelf.ready)).result(self._timeout)
+
+    def shelved(self) -> frozenset[str]:
+        """Ports that nobody has and that are known all the same: kept ready, or being removed."""
+        with self._wake:
+            return frozenset(name for shelf in self._shelves.values() for name in shelf.ready) | self._unwanted
+
+    def lost(self, names: Iterable[str]) -> None:
+        """Keep ports ready no longer that somebody has removed, or their devices; what is left of them goes."""
+        gone = set(names)
+        with self._wake:
+            for shelf in self._shelves.values():
+                found = gone.intersection(shelf.ready)
+                shelf.ready = deque(name for name in shelf.ready if name not in found)
+                self._unwanted |= found
+            self._wake.notify()
 
     def spares(self) -> dict[str, int]:
         """How many spares each network (uuid) has ready."""

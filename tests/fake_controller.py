@@ -20,12 +20,14 @@ from ovsnet.errors import AlreadyExists, EndpointNotFound, InUse, NetworkNotFoun
 from ovsnet.events import Events
 from ovsnet.jobs import Progress
 from ovsnet.names import mac_for
+from ovsnet.plan import Action
+from ovsnet.reconcile import Outcome
 
 T = TypeVar("T", model.Pool, model.Network)
 
 
 class FakeController:
-    """The use cases of `ovsnet.api.UseCases` and `Checks`. `fail` makes every call raise it."""
+    """The use cases of `ovsnet.api.UseCases`, `Checks` and `Reconciles`. `fail` makes every call raise it."""
 
     def __init__(self) -> None:
         self.fail: Exception | None = None
@@ -34,6 +36,7 @@ class FakeController:
         self.told = model.Health(ok=True, state="ok", switch="ok", node="n1", version="9.9")
         self.findings: list[Finding] = []
         self.events = Events(None, followers=1)
+        self.actions: list[Action] = []
         self._pools: dict[str, model.Pool] = {}
         self._networks: dict[str, model.Network] = {}
         self._endpoints: dict[str, model.Endpoint] = {}
@@ -89,6 +92,15 @@ class FakeController:
         found = self.check()
         self.findings = [one for one in found if not one.remedy]
         return [one for one in found if one.remedy], list(self.findings)
+
+    def differences(self) -> list[Action]:
+        self._check()
+        return list(self.actions)
+
+    def reconcile(self) -> Outcome:
+        found = self.differences()
+        self.actions = [one for one in found if not one.remedy]
+        return Outcome(tuple(one for one in found if one.remedy), tuple(self.actions))
 
     def delete_pool(self, ref: str, *, force: bool = False) -> None:
         pool = self.pool(ref)

@@ -32,11 +32,12 @@ from . import (
     operations,
     pools,
     problems,
+    reconciliation,
     scrape,
     swagger_ui,
     tokens,
 )
-from .resource import Checks, UseCases, looks_of
+from .resource import Checks, Reconciles, UseCases, looks_of
 from .schemas import Problem, Token
 
 MAX_BODY = 1 << 20  # bytes
@@ -47,6 +48,7 @@ __all__ = ["MAX_BODY", "UseCases", "create_app"]
 def create_app(
     controller: UseCases,
     checker: Checks,
+    reconciler: Reconciles,
     *,
     version: str,
     guard: Guard | None = None,
@@ -84,6 +86,7 @@ def create_app(
         app.register_api(room.create_blueprint(controller))
     app.register_api(networks.create_blueprint(controller, work))
     app.register_api(checks.create_blueprint(checker, work))
+    app.register_api(reconciliation.create_blueprint(reconciler))
     app.register_api(tokens.create_blueprint(guard.tokens))
     app.register_api(audits.create_blueprint(audit))
     app.register_api(jobs.create_blueprint(work))

@@ -19,6 +19,8 @@ from ovsnet.check import Finding
 from ovsnet.errors import InvalidRequest
 from ovsnet.events import Events
 from ovsnet.jobs import Progress
+from ovsnet.plan import Action
+from ovsnet.reconcile import Outcome
 
 from .problems import DOCUMENTED
 from .schemas import Change, Endpoint, Network, Pool
@@ -65,6 +67,13 @@ class Checks(Protocol):
 
     def check(self) -> list[Finding]: ...
     def repair(self) -> tuple[list[Finding], list[Finding]]: ...
+
+
+class Reconciles(Protocol):
+    """The part of `ovsnet.reconcile.Reconciler` that the API calls."""
+
+    def differences(self) -> list[Action]: ...
+    def reconcile(self) -> Outcome: ...
 
 
 Look = Callable[[str], BaseModel]  # what there is by a reference; raises NotFound

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from ovsnet import access, audit, check, jobs, model
+from ovsnet import access, audit, check, jobs, model, plan
 from ovsnet.errors import InvalidRequest
 from ovsnet.names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation
 
@@ -372,6 +372,41 @@ class Check(BaseModel):
     ok: bool = Field(description="Nothing disagrees any more")
     mended: list[Finding]
     findings: list[Finding]
+
+
+class ReconcileQuery(BaseModel):
+    """Whether to touch anything."""
+
+    dry_run: bool = Field(False, description="Only tell what differs")
+
+
+class Difference(BaseModel):
+    """What differs on this host from what the store wants."""
+
+    kind: str = Field(description="Stable, for scripts")
+    where: str = Field(description="Who says so: `switch`, `host`, `sandbox`, `filter`, or the `store` itself")
+    target: str
+    reason: str = Field(description="Why it is a difference; and if mending it failed, why")
+    remedy: str = Field(description="What mends it; empty if nothing is done")
+
+    @classmethod
+    def of(cls, action: plan.Action) -> Self:
+        """From the use case."""
+        return cls(
+            kind=action.kind.value,
+            where=action.where.value,
+            target=action.target,
+            reason=action.reason,
+            remedy=action.remedy,
+        )
+
+
+class Reconciliation(BaseModel):
+    """What was mended, and what was not; all of it is left by a dry run."""
+
+    ok: bool = Field(description="Nothing is left")
+    done: list[Difference]
+    left: list[Difference]
 
 
 _DAY = 86400

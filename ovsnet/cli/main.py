@@ -16,6 +16,7 @@ from .doctor import doctor
 from .events import events
 from .ipam import ipam
 from .output import print_json, print_sheet
+from .reconcile import reconcile
 from .resources import endpoint, network, pool
 from .session import Root, Session, options
 from .tokens import token
@@ -62,7 +63,7 @@ def version(session: Session) -> None:
 
 for group in (pool, network, endpoint, ipam, token, cni, db):
     cli.add_command(group)
-for command in (events, doctor, bundle, audit):
+for command in (events, reconcile, doctor, bundle, audit):
     cli.add_command(command)
 for command in (addresses.show, addresses.check, addresses.reserve, addresses.release):
     ipam.add_command(command)

@@ -17,6 +17,7 @@ from .commands import (
     COLUMNS,
     ENDPOINT,
     NETWORK,
+    OWNER,
     ROLE,
     AddPorts,
     Api,

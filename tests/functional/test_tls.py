@@ -103,7 +103,7 @@ def served(tmp_path: Path, authority: Authority, tokens: Tokens) -> Iterator[Ser
         shutil.copy(authority.path(f"server.{suffix}"), tmp_path / f"server.{suffix}")
     guard = Guard(tokens, certificate_roles={"CN=ci": Role.VIEWER})
     controller = FakeController()
-    app = create_app(controller, controller, version="9.9", guard=guard)
+    app = create_app(controller, controller, controller, version="9.9", guard=guard)
     server = new_server(("127.0.0.1", 0), app, threads=THREADS, backlog=64, idle=5)
     server.ssl_adapter = Tls(tmp_path / "server.pem", tmp_path / "server.key", Path(authority.path("ca.pem")))
     server.expiration_interval = 0.05

@@ -80,7 +80,9 @@ def ovs(_ovs: Ovs) -> Ovs:
 @pytest.fixture(scope="session")
 def _stack(host: Netns, _ovs: Ovs, token: str, directory: Path) -> Iterator[Stack]:
     with ExitStack() as undo:
-        stack = Stack(host, _ovs, token, directory / "ovsnetd")
+        boot = directory / "boot_id"  # a test that reboots the host writes another one
+        boot.write_text("first\n")
+        stack = Stack(host, _ovs, token, directory / "ovsnetd", boot_id_file=str(boot))
         undo.callback(stack.close)
         stack.start()
         yield stack

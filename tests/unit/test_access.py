@@ -36,7 +36,7 @@ class Clock:
 
 def app(guard: Guard | None = None, rates: Rates | None = None) -> Any:
     controller = FakeController()
-    return create_app(controller, controller, version="9.9", guard=guard, rates=rates)
+    return create_app(controller, controller, controller, version="9.9", guard=guard, rates=rates)
 
 
 def bearer(text: str) -> dict[str, str]:

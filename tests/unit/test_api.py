@@ -15,10 +15,11 @@ from pydantic import BaseModel
 from werkzeug.test import TestResponse
 
 from ovsnet import client as ovsnet_client
-from ovsnet import model
+from ovsnet import model, plan
 from ovsnet.api import MAX_BODY, create_app, problems, schemas
 from ovsnet.check import Finding, Kind
 from ovsnet.errors import NotFound, OvsnetError, codes, from_problem, problem
+from ovsnet.plan import Action
 from tests.fake_controller import FakeController, as_root
 
 DOC = Path(__file__).parents[2] / "docs" / "api.md"
@@ -31,7 +32,7 @@ def controller() -> FakeController:
 
 @pytest.fixture
 def api(controller: FakeController) -> FlaskClient:
-    return as_root(create_app(controller, controller, version="9.9"))
+    return as_root(create_app(controller, controller, controller, version="9.9"))
 
 
 def refused(response: TestResponse, status: int, code: str = "invalid-request") -> dict[str, Any]:
@@ -272,7 +273,7 @@ KEYS = sorted(
     rest=st.dictionaries(st.sampled_from(KEYS) | st.text(), JSON, max_size=4),
 )
 def test_no_body_is_a_defect(path: str, start: dict[str, Any], rest: dict[str, Any]) -> None:
-    app = create_app(FakeController(), FakeController(), version="9.9")
+    app = create_app(FakeController(), FakeController(), FakeController(), version="9.9")
     response = as_root(app).post(f"/v1/{path}", json=start | rest)
     assert response.status_code in (201, 400, 404)
 
@@ -329,7 +330,7 @@ def test_health(api: FlaskClient, controller: FakeController) -> None:
 
 
 def test_openapi_document_and_docs_have_every_route(controller: FakeController) -> None:
-    app = create_app(controller, controller, version="9.9")
+    app = create_app(controller, controller, controller, version="9.9")
     document = app.test_client().get("/openapi.json").get_json()
     assert document["openapi"].startswith("3.1.")
     assert document["info"]["version"] == "9.9"
@@ -373,6 +374,8 @@ SHAPES = [
     "Reservation",
     "Finding",
     "Check",
+    "Difference",
+    "Reconciliation",
     "Lease",
     "LeaseOwner",
     "Network",
@@ -433,3 +436,19 @@ def test_check_and_repair(api: FlaskClient, controller: FakeController) -> None:
     done = api.post("/v1/check", json={}).get_json()
     assert (done["ok"], [one["subject"] for one in done["mended"]]) == (False, ["container c"])
     assert [one["subject"] for one in done["findings"]] == ["container d"]
+
+
+def test_reconcile_tells_and_mends(api: FlaskClient, controller: FakeController) -> None:
+    def post(query: str = "") -> Any:
+        return api.post(f"/v1/reconcile{query}", json={}).get_json()
+
+    assert post() == {"ok": True, "done": [], "left": []}
+    mendable = Action(plan.Kind.PORT_MISSING, plan.Where.SWITCH, "container c", "has no port", "make it", "key")
+    hopeless = Action(plan.Kind.PORT_FOREIGN, plan.Where.SWITCH, "container d", "has a foreign port", "", "key")
+    controller.actions = [mendable, hopeless]
+    told = post("?dry_run=1")
+    assert [one["kind"] for one in told["left"]] == ["port-missing", "port-foreign"]
+    assert not told["done"]
+    done = post()
+    assert (done["ok"], done["done"], done["left"]) == (False, told["left"][:1], told["left"][1:])
+    refused(api.post("/v1/reconcile?dry_run=maybe", json={}), 400, "invalid-request")

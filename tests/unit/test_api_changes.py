@@ -55,7 +55,7 @@ def tokens() -> Tokens:
 
 @pytest.fixture
 def app(controller: FakeController, jobs: Jobs, journal: Journal, tokens: Tokens) -> Flask:
-    return create_app(controller, controller, version="9.9", guard=Guard(tokens), work=jobs, audit=Audit(journal))
+    return create_app(controller, controller, controller, version="9.9", guard=Guard(tokens), work=jobs, audit=Audit(journal))
 
 
 @pytest.fixture
@@ -465,7 +465,7 @@ def test_a_state_that_is_too_large_is_not_kept_whole(journal: Journal) -> None:
 
 
 def test_without_a_journal_there_is_no_audit_log(controller: FakeController) -> None:
-    api = as_root(create_app(controller, controller, version="9.9"))
+    api = as_root(create_app(controller, controller, controller, version="9.9"))
     assert api.post("/v1/pools", json={"subnet": "10.1.0.0/24"}).status_code == 201
     assert code(api.get("/v1/audit")) == "not-found"
 

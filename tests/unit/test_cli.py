@@ -27,7 +27,7 @@ from click.testing import CliRunner, Result
 import ovsnet
 from cni.install import PROGRAMS
 from ovsnet import client as ovsnet_client
-from ovsnet import model
+from ovsnet import model, plan
 from ovsnet.access.listener import new_server
 from ovsnet.api import create_app
 from ovsnet.check import Finding, Kind
@@ -45,6 +45,7 @@ from ovsnet.errors import (
     Unavailable,
     codes,
 )
+from ovsnet.plan import Action
 from tests.fake_controller import FakeController
 
 DOC = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -59,7 +60,7 @@ def controller() -> FakeController:
 def path(tmp_path: Path, controller: FakeController) -> Iterator[str]:
     """The socket of a server that runs."""
     path = str(tmp_path / "api.sock")
-    app = create_app(controller, controller, version="9.9")
+    app = create_app(controller, controller, controller, version="9.9")
     server = new_server(path, app, threads=4, backlog=64, idle=30)
     server.expiration_interval = 0.05  # seconds until it sees that it shall stop
     server.prepare()
@@ -616,3 +617,24 @@ def test_check_has_its_exit_code(run: Run, controller: FakeController) -> None:
     controller.findings = [certain]
     assert run("ipam", "check", "--repair").exit_code == 0
     assert run("ipam", "check").exit_code == 0
+
+
+def test_reconcile_has_its_exit_code(run: Run, controller: FakeController) -> None:
+    assert run("reconcile").stdout == "nothing differs\n"
+    mendable = Action(plan.Kind.PORT_MISSING, plan.Where.SWITCH, "web", "has no port", "make it", "key")
+    hopeless = Action(plan.Kind.PORT_FOREIGN, plan.Where.SWITCH, "db", "has a foreign port", "", "key")
+    controller.actions = [mendable, hopeless]
+    told = run("reconcile", "--dry-run")
+    assert told.exit_code == 1
+    assert [line.split()[:2] for line in told.stdout.splitlines()[1:]] == [
+        ["port-missing", "web"],
+        ["port-foreign", "db"],
+    ]
+    assert len(json.loads(run("reconcile", "--dry-run", "-o", "json").stdout)["left"]) == 2
+    mended = run("reconcile")
+    assert mended.exit_code == 1
+    assert mended.stdout.startswith(told.stdout)  # before anything is touched
+    assert "mended" in mended.stdout
+    controller.actions = [mendable]
+    assert run("reconcile").exit_code == 0
+    assert json.loads(run("reconcile", "-o", "json").stdout) == {"ok": True, "done": [], "left": []}

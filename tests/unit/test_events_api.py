@@ -23,6 +23,6 @@ from tests.fake_controller import FakeController, as_root
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream", "*/*", ""])
 def test_questions(query: str, status: int, code: str, accept: str) -> None:
     controller = FakeController()
-    api = as_root(create_app(controller, controller, version="9.9"))
+    api = as_root(create_app(controller, controller, controller, version="9.9"))
     response = api.get(f"/v1/events{query}", headers={"Accept": accept})
     assert (response.status_code, response.get_json(force=True)["code"]) == (status, code)

@@ -42,7 +42,7 @@ def controller() -> FakeController:
 
 @pytest.fixture
 def api(controller: FakeController) -> FlaskClient:
-    return as_root(create_app(controller, controller, version="9.9"))
+    return as_root(create_app(controller, controller, controller, version="9.9"))
 
 
 @pytest.fixture

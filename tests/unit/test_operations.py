@@ -32,7 +32,7 @@ def metrics() -> Metrics:
 @pytest.fixture
 def api(metrics: Metrics) -> FlaskClient:
     controller = FakeController()
-    app = create_app(controller, controller, version="9.9", observe=metrics.observe, metrics=metrics.render)
+    app = create_app(controller, controller, controller, version="9.9", observe=metrics.observe, metrics=metrics.render)
     return as_root(app)
 
 
