@@ -44,6 +44,7 @@ _OPERATOR: Final = (
     "POST /v1/networks",
     "DELETE /v1/networks/<ref>",
     "POST /v1/check",
+    "POST /v1/reconcile",
 )
 _ADMIN: Final = (
     "GET /v1/audit",
