@@ -741,7 +741,7 @@ class DockerDriver:
             if not links.parked(present.link, present.port):  # as it is when Docker has moved it back
                 links.silence(present.port)
             reach(Point.ENDPOINT_SILENCED)
-            self._unpublish(present)
+            self._controller.unpublish(present)
             self._controller.unlimit(present)
             reach(Point.ENDPOINT_UNLIMITED)
             self._controller.ports.hush()
