@@ -577,7 +577,9 @@ class Dockerd(Daemon):
 
     def _end_containers(self) -> None:
         """Kills containers that a killed dockerd has left behind, and removes our cgroups."""
-        for top in [path for path in Path("/sys/fs/cgroup").rglob(self._cgroup) if path.is_dir()]:
+        # os.walk, for it does not mind that the cgroups of another test run vanish meanwhile.
+        walked = [Path(root, name) for root, names, _ in os.walk("/sys/fs/cgroup") for name in names]
+        for top in [path for path in walked if path.name == self._cgroup]:
             for pid in {int(pid) for procs in top.rglob("cgroup.procs") for pid in procs.read_text().split()}:
                 _kill(pid)
             groups = sorted((path for path in (top, *top.rglob("*")) if path.is_dir()), reverse=True)

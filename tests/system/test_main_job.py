@@ -96,7 +96,7 @@ def test_vlans_are_isolated(dockerd: Dockerd, stack: Stack, ovs: Ovs, pod: NewPo
     assert reached() == (False, False)
     with stack.paused():  # or it would mend this
         ovs.vsctl("set", "Port", port, f"tag={tags[blue]}")  # it is the tag that parts them, nothing else
-        assert reached() == (True, True)
+        wait_until(lambda: reached() == (True, True), "they reach each other")
         ovs.vsctl("set", "Port", port, f"tag={tags['green']}")
     assert reached() == (False, False)
 

@@ -55,7 +55,9 @@ def tokens() -> Tokens:
 
 @pytest.fixture
 def app(controller: FakeController, jobs: Jobs, journal: Journal, tokens: Tokens) -> Flask:
-    return create_app(controller, controller, controller, version="9.9", guard=Guard(tokens), work=jobs, audit=Audit(journal))
+    return create_app(
+        controller, controller, controller, version="9.9", guard=Guard(tokens), work=jobs, audit=Audit(journal)
+    )
 
 
 @pytest.fixture
