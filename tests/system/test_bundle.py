@@ -64,8 +64,8 @@ def test_bundle_of_a_host_with_secrets(stack: Stack, ovs: Ovs, pod: Callable[[],
     stack.stop()  # and its state server: the file is read
     box.netns.run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:09")
     sick = diagnose(stack)
-    assert "not reachable" in sick["ovsnetd"]["message"]
-    assert "02:00:00:00:00:09" in sick["link-wrong"]["message"]
+    assert "not reachable" in sick["ovsnetd"]
+    assert "02:00:00:00:00:09" in sick["link-wrong"]
     found, left_out = gather(stack, ovs, tmp_path / "down.tar.gz")
     assert {"metrics.txt", "health.json"} <= left_out.keys()
     assert json.loads(found["OVSNet/Endpoint.json"]) == [endpoint]
