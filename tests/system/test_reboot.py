@@ -131,16 +131,3 @@ def test_a_reboot_leaves_nothing(stack: Stack, ovs: Ovs, netns: NewNetns, fault_
     fault_row(
         fault="host rebooted", rounds=rounds, leaked=leaked, back=back, gate="0 leaks, Docker's reservations kept"
     )
-
-
-def test_the_same_boot_drops_nothing(stack: Stack, netns: NewNetns) -> None:
-    """Also with what a runtime has made anew under the same path: only another boot tells that all are dead."""
-    settings, space = stack.conf("boot", subnet=CNI), netns()
-    assert stack.cni("ADD", space.name, space, settings).ok
-    before = stack.endpoints()
-    stack.kill9()
-    stack.start()
-    assert stack.endpoints() == before
-    assert space.pings(GATEWAY)
-    assert stack.cni("DEL", space.name, space, settings).ok
-    stack.cli("network", "rm", "boot")
