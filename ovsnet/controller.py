@@ -532,7 +532,9 @@ class Controller:
         """Unlike `_ensure_gateway`, nothing is undone if that fails: containers live by what there is."""
         port = self._gateway_port(network)
         have = self.switch.find_port(port.name)
-        if have is not None and (have.bridge != port.bridge or self.links.link(port.name) is None):
+        if have is not None and (
+            (have.bridge, have.trunk, have.vlan_mode) != (port.bridge, (), "") or self.links.link(port.name) is None
+        ):
             self.switch.del_ports([port.name]).result(self.settings.deadline)
             # Told of a port's end and its return at once, vswitchd sees nothing: another port's making tells that it saw the end.
             for witness in self.ports.make(network, 1):

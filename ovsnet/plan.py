@@ -29,6 +29,7 @@ class Kind(StrEnum):
     NAMESPACE_GONE = "namespace-gone"
     PORT_MISSING = "port-missing"
     PORT_ELSEWHERE = "port-elsewhere"
+    PORT_TRUNKED = "port-trunked"
     PORT_WRONG = "port-wrong"
     PORT_UNMARKED = "port-unmarked"
     PORT_FOREIGN = "port-foreign"
@@ -216,11 +217,16 @@ def of_endpoint(endpoint: Endpoint, network: Network, actual: Actual) -> Iterato
         reason = f"has switch port {name} on bridge {port.bridge}, not on {network.bridge}"
         yield action(Kind.PORT_ELSEWHERE, Where.SWITCH, reason, "make it again there, and the link on it")
         return
-    if (port.tag, port.trunk) != (network.tag, endpoint.trunk) or port.vlan_mode != port.usual_mode:
+    if port.trunk != endpoint.trunk or port.vlan_mode != port.usual_mode:
         mode = f" in mode {port.vlan_mode}" if port.vlan_mode != port.usual_mode else ""
         wanted = _vlans(network.tag, endpoint.trunk)
         reason = f"has switch port {name} with {_vlans(port.tag, port.trunk)}{mode}, not with {wanted}"
-        yield action(Kind.PORT_WRONG, Where.SWITCH, reason, "set its VLANs")
+        # Set back, a port that was a trunk goes on dropping what it is sent (3.1): docs/decisions/0021.
+        yield action(Kind.PORT_TRUNKED, Where.SWITCH, reason, "make it again, and the link on it")
+        return
+    if port.tag != network.tag:
+        reason = f"has switch port {name} with {_vlans(port.tag, ())}, not with {_vlans(network.tag, ())}"
+        yield action(Kind.PORT_WRONG, Where.SWITCH, reason, "set its VLAN")
     if (port.role, port.network, port.endpoint) != (PortRole.ENDPOINT, network.uuid, endpoint.uuid):
         reason = f"has switch port {name}, which is marked as {_mark(port)}"
         yield action(Kind.PORT_UNMARKED, Where.SWITCH, reason, "mark it")

@@ -32,7 +32,7 @@ _SECOND_LOOK = 0.5  # seconds after which a difference is one, and not a request
 _AGAIN = 3.0  # seconds after which what was busy is looked at again
 _PAUSES = (0.0, 1.0, 5.0, 30.0, 300.0)  # seconds before the first, second, ... repair of the same in a row
 _STEADY = 600.0  # seconds without that repair, after which its row begins anew
-_REMAKE = {Kind.PORT_MISSING, Kind.PORT_ELSEWHERE, Kind.DEVICE_MISSING}
+_REMAKE = {Kind.PORT_MISSING, Kind.PORT_ELSEWHERE, Kind.PORT_TRUNKED, Kind.DEVICE_MISSING}
 _OF_NETWORK = {Kind.BRIDGE_MISSING, Kind.GATEWAY_MISSING, Kind.GATEWAY_WRONG}
 
 Act = Callable[[], None]

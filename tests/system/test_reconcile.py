@@ -98,18 +98,16 @@ def test_what_somebody_breaks_is_mended(stack: Stack, pod: NewPod, fault_row: Fa
     before = wiring(one), wiring(other)
     assert any(ELSEWHERE in line for line in before[0][2][0])
 
-    def well() -> bool:
-        return (
-            one.pings(address, wait=0.5)
-            and one.pings(GATEWAY, wait=0.5)
-            and one.pings(GATEWAY6, wait=0.5)
-            and not differences(stack)
-        )
+    def troubles() -> list[str]:
+        return [to for to in (address, GATEWAY, GATEWAY6) if not one.pings(to, wait=0.5)] or differences(stack)
 
     for fault, break_it in FAULTS.items():
         broken = time.monotonic()
         break_it(stack, one)
-        wait_until(well, f"{fault} is mended", PATIENCE)
+        try:
+            wait_until(lambda: not troubles(), f"{fault} is mended", PATIENCE)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {troubles()}") from None
         fault_row(fault=fault, leaked=0, back=time.monotonic() - broken, gate=MENDED)
         assert (wiring(one), wiring(other)) == before, fault
     wait_until(lambda: agreed(stack), "everything agrees", PATIENCE)

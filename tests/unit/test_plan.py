@@ -158,8 +158,8 @@ CASES: list[tuple[Change, list[tuple[Kind, bool]]]] = [
     (both(lambda p: p.ports.pop(PORT), lambda p: p.foreign.add(PORT)), [(Kind.PORT_FOREIGN, False)]),
     (lambda p: p.port(PORT, bridge="other"), [(Kind.PORT_ELSEWHERE, True)]),
     (lambda p: p.port(PORT, tag=0), [(Kind.PORT_WRONG, True)]),
-    (lambda p: p.port(PORT, trunk=(7,)), [(Kind.PORT_WRONG, True)]),
-    (lambda p: p.port(PORT, vlan_mode="trunk"), [(Kind.PORT_WRONG, True)]),
+    (lambda p: p.port(PORT, trunk=(7,)), [(Kind.PORT_TRUNKED, True)]),
+    (lambda p: p.port(PORT, vlan_mode="trunk"), [(Kind.PORT_TRUNKED, True)]),
     (lambda p: p.port(GATE, vlan_mode="trunk"), [(Kind.GATEWAY_WRONG, True)]),
     (
         both(
@@ -168,7 +168,7 @@ CASES: list[tuple[Change, list[tuple[Kind, bool]]]] = [
         ),
         [],
     ),
-    (lambda p: p.endpoint(trunk=(7, 8)), [(Kind.PORT_WRONG, True)]),
+    (lambda p: p.endpoint(trunk=(7, 8)), [(Kind.PORT_TRUNKED, True)]),
     (lambda p: p.port(PORT, role=PortRole.SPARE, endpoint=""), [(Kind.PORT_UNMARKED, True)]),
     (lambda p: p.port(PORT, network="", endpoint=""), [(Kind.PORT_UNMARKED, True)]),
     # devices
