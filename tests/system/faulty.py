@@ -157,7 +157,7 @@ class Faulty:
         self.order.write_text(point)
         with suppress(OvsnetError, OSError, ValueError):  # whoever asked is told that it broke off
             act()
-        wait_until(lambda: not self.stack.alive, f"ovsnetd dies at {point}")
+        wait_until(lambda: not self.stack.alive, f"ovsnetd dies at {point}", 30)
         assert not self.order.exists()
         self.start()
 

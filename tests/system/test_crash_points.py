@@ -6,9 +6,9 @@ What no answer tells is read from the databases, the kernel and nftables.
 from __future__ import annotations
 
 import secrets
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -544,6 +544,7 @@ def test_died_under_dockerd(faulty: Faulty, fault_row: FaultRow, tmp_path: Path)
     before = faulty.traces()
     doubled = 0
     with ExitStack() as undo:
+        threads = undo.enter_context(ThreadPoolExecutor(1))
         dockerd = Dockerd(faulty.host, faulty.token, tmp_path / "docker")
         undo.callback(dockerd.close)
         dockerd.start()
@@ -558,7 +559,9 @@ def test_died_under_dockerd(faulty: Faulty, fault_row: FaultRow, tmp_path: Path)
             dockerd.docker("rm", "--force", name, check=False)
 
         for point in points:
-            faulty.die(point, partial(live, point))
+            ends: list[Future[None]] = []
+            faulty.die(point, lambda: ends.append(threads.submit(live, point)))  # noqa: B023  # dockerd tries again meanwhile
+            ends[0].result(120)
             dockerd.docker("rm", "--force", point, check=False)
             for (
                 row
