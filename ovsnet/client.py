@@ -206,6 +206,7 @@ class Endpoint(TypedDict):
     config: str
     aliases: list[str]
     bandwidth: dict[str, int]
+    quarantined: bool
     published: list[str]
 
 
@@ -477,6 +478,12 @@ class Client:
             labels=labels,
         )
         return cast(Endpoint, self._call("POST", "/v1/endpoints", body))
+
+    def quarantine(self, uuid: str, *, on: bool) -> Endpoint:
+        """Let nothing pass to and from an endpoint, or let it pass again."""
+        return cast(
+            Endpoint, self._call("PATCH", f"/v1/endpoints/{_part(uuid)}", {"quarantined": on}, {"If-Match": "*"})
+        )
 
     def delete_endpoint(self, uuid: str) -> None:
         """Detach a container from a network and free its addresses."""

@@ -44,6 +44,7 @@ from .link import Links, Netns, open_netns
 from .locks import KeyedLocks
 from .model import (
     ANTI_SPOOFING,
+    QUARANTINED,
     Attachment,
     AttachRequest,
     Endpoint,
@@ -616,6 +617,8 @@ class Controller:
         """
         check_container_id(request.container)
         check_ifname(request.ifname)
+        if QUARANTINED in request.labels:
+            raise InvalidRequest(f"the label {QUARANTINED} is ovsnet's own", hint="leave it out")
         with open_netns(request.netns) as netns:
             known = self.store.find_network(request.network) is not None
             network = self._network_for(request)
@@ -804,6 +807,8 @@ class Controller:
             endpoint = self.store.set_endpoint(endpoint.uuid, addresses=addresses, ipam=request.ipam)
             self.spoofing.wait(self.spoofing.open(network, endpoint))
         self._plug(endpoint, network, request, netns)
+        if endpoint.quarantined:
+            self.links.silence(endpoint.port)
         reach(Point.AGAIN_PLUGGED)
         if endpoint.published:
             self.load_rules()
@@ -846,6 +851,27 @@ class Controller:
                 return False
             self._detach(endpoint, endpoint.sandbox, REAPER)
             return True
+
+    def quarantine(self, ref: str, *, on: bool) -> Endpoint:
+        """Let nothing pass to and from an endpoint of this host, or let it pass again; the same again is success.
+
+        The endpoint keeps its addresses, the container its interface; it lasts until the endpoint goes. EndpointNotFound,
+        InvalidRequest for an endpoint of another node, LinkFailed.
+        """
+        endpoint = self.store.endpoint(ref)
+        if endpoint.node != self.settings.node:
+            raise InvalidRequest(f"the endpoint is on node {endpoint.node}", hint="ask the ovsnetd of that node")
+        with self._locks.hold(endpoint.key, self.settings.deadline):
+            endpoint = self.store.endpoint(ref)
+            others = {name: value for name, value in endpoint.labels.items() if name != QUARANTINED}
+            if on:  # what is written first is kept after a crash, whatever has been done
+                endpoint = self.store.set_endpoint(endpoint.uuid, labels=others | {QUARANTINED: "1"})
+                self.links.silence(endpoint.port)
+            else:
+                self.links.revive(endpoint.port)
+                endpoint = self.store.set_endpoint(endpoint.uuid, labels=others)
+        LOG.info("container %s is %s", endpoint.container, "in quarantine" if on else "out of quarantine")
+        return endpoint
 
     def check_attachment(self, expected: Expectation) -> None:
         """Compare an attachment with what its runtime was told. AttachmentBroken names the first difference.

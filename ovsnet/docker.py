@@ -653,6 +653,8 @@ class DockerDriver:
             if not links.unplug_host(endpoint.link):
                 raise
             links.plug_host(endpoint.port, endpoint.link, endpoint.mac, endpoint.mtu)
+        if endpoint.quarantined:
+            links.silence(endpoint.port)
 
     def _check_reservations(self, network: Network, addresses: Sequence[IPInterface], name: str) -> None:
         """InvalidRequest where the address and the endpoint's name do not fit: it is too late to give another address."""

@@ -121,7 +121,7 @@ def _link(controller: Controller, endpoint: Endpoint, expected: Expectation, lin
         yield f"the host has no device {endpoint.port}"
         return
     if not lower.up:  # which the container's interface does not show: it keeps its carrier
-        yield f"device {endpoint.port} is down on the host"
+        yield f"device {endpoint.port} is down on the host{', for it is in quarantine' if endpoint.quarantined else ''}"
     if link.lower != lower.ifindex:
         yield f"interface {name} is not the one on switch port {endpoint.port}"
     if not link.up:

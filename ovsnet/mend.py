@@ -101,6 +101,8 @@ class Mender:
     def prepare(self, endpoint: Endpoint, network: Network) -> None:
         """Make the host's end of its link quiet and up."""
         self._controller.links.prepare_port(endpoint.port, network.mtu)
+        if endpoint.quarantined:
+            self._controller.links.silence(endpoint.port)
 
     def plug(self, endpoint: Endpoint, network: Network, sandbox: Sandbox) -> None:
         """Make its link again, in its namespace if that is there; Docker's, before it joins, on the host."""
@@ -113,6 +115,8 @@ class Mender:
                     self._controller.plug_again(endpoint, network, netns)
         elif endpoint.origin is Origin.DOCKER and sandbox.presence is Presence.NONE:
             links.plug_host(endpoint.port, endpoint.link, endpoint.mac, endpoint.mtu)
+        if endpoint.quarantined:
+            links.silence(endpoint.port)
 
     def _plug_docker(self, endpoint: Endpoint, network: Network, netns: Netns) -> None:
         """As Docker would: its name for the interface, or the next one in its order, and its default route if there is none."""

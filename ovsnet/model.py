@@ -26,6 +26,7 @@ MAX_MTU = 65535
 MAX_TAG = 4094  # IEEE 802.1Q; 0 means untagged
 MAX_RATE = 10**12  # bits per second, or bits: more than any device has
 
+QUARANTINED = "ovsnet.quarantined"  # label of an endpoint that is to be cut off
 DEFAULT_SPACE = "ovsnet"
 ANTI_SPOOFING = "ovsnet.anti-spoofing"  # label of a network: "false" lets its containers send as whom they like
 
@@ -453,6 +454,11 @@ class Endpoint:
             for address in self.addresses
             if address.version in port.versions
         )
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether nothing may pass, in either direction."""
+        return QUARANTINED in self.labels
 
     @property
     def key(self) -> str:

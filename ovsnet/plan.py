@@ -233,7 +233,7 @@ def of_endpoint(endpoint: Endpoint, network: Network, actual: Actual) -> Iterato
     if device is None:
         yield _no_device(Kind.DEVICE_MISSING, target, endpoint.key, port, forwarding=actual.forwarding)
         return
-    if faults := list(_unprepared(device, network.mtu)):
+    if faults := list(_unprepared(device, network.mtu, up=not endpoint.quarantined)):
         reason = f"has device {name}, which {' and '.join(faults)}"
         yield action(Kind.DEVICE_WRONG, Where.HOST, reason, "set it right")
     yield from _of_link(endpoint, actual, device, sandbox, action)
@@ -318,10 +318,10 @@ def _no_device(kind: Kind, target: str, key: str, port: SwitchPort, *, forwardin
     return Action(kind, Where.HOST, target, reason, "make its port again, and what stands on it", key)
 
 
-def _unprepared(device: LinkInfo, mtu: int) -> Iterator[str]:
-    """What makes the host's end of a link heard or silent, see `Links.prepare_port`."""
-    if not device.up:
-        yield "is down"
+def _unprepared(device: LinkInfo, mtu: int, *, up: bool) -> Iterator[str]:
+    """What makes the host's end of a link heard or silent, see `Links.prepare_port`; one in quarantine is not to be `up`."""
+    if device.up != up:
+        yield "is down" if up else "is up, though its container is in quarantine"
     if device.arp:
         yield "speaks ARP"
     if device.addresses:

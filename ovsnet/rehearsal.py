@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .ipam import PoolBlocks
-from .model import IPAddress, Network, NetworkSpec, Pool, PoolChange, PoolSpec, PoolUse
+from .model import QUARANTINED, Endpoint, IPAddress, Network, NetworkSpec, Pool, PoolChange, PoolSpec, PoolUse
 
 if TYPE_CHECKING:
     from .controller import Controller
@@ -73,6 +73,12 @@ class Rehearsal:
     def delete_endpoint(self, ref: str) -> None:
         """As Controller.delete_endpoint."""
         self._real.endpoint(ref)
+
+    def quarantine(self, ref: str, *, on: bool) -> Endpoint:
+        """As Controller.quarantine."""
+        endpoint = self._real.endpoint(ref)
+        others = {name: value for name, value in endpoint.labels.items() if name != QUARANTINED}
+        return replace(endpoint, labels=others | ({QUARANTINED: "1"} if on else {}))
 
     def _plan(self, pool: Pool, *networks: str) -> Pool:
         leased = int(pool.gateway is not None)

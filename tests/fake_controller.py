@@ -202,6 +202,13 @@ class FakeController:
     def delete_endpoint(self, ref: str) -> None:
         del self._endpoints[self.endpoint(ref).uuid]
 
+    def quarantine(self, ref: str, *, on: bool) -> model.Endpoint:
+        endpoint = self.endpoint(ref)
+        labels = {name: value for name, value in endpoint.labels.items() if name != model.QUARANTINED}
+        made = replace(endpoint, labels=labels | ({model.QUARANTINED: "1"} if on else {}))
+        self._endpoints[endpoint.uuid] = made
+        return made
+
     def attach(self, request: model.AttachRequest) -> model.Attachment:
         self._check()
         self.attached.append(request)

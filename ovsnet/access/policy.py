@@ -45,6 +45,7 @@ _OPERATOR: Final = (
     "DELETE /v1/networks/<ref>",
     "POST /v1/check",
     "POST /v1/reconcile",
+    "PATCH /v1/endpoints/<uuid>",
 )
 _ADMIN: Final = (
     "GET /v1/audit",

@@ -9,7 +9,7 @@ from ovsnet import model
 
 from .pages import cut, link
 from .resource import UseCases, answer, chosen, new_blueprint, no_content
-from .schemas import Change, Endpoint, EndpointCreate, EndpointQuery, EndpointRef, Endpoints
+from .schemas import Change, Endpoint, EndpointCreate, EndpointQuery, EndpointRef, Endpoints, EndpointUpdate
 
 _RENDERED = 20_000  # endpoints whose JSON is kept, about a kilobyte each
 
@@ -62,6 +62,12 @@ def create_blueprint(controller: UseCases) -> APIBlueprint:
     def show_endpoint(path: EndpointRef) -> Response:
         """One endpoint."""
         endpoint = controller.endpoint(path.uuid)
+        return answer(Endpoint.of(endpoint, controller.network(endpoint.network)))
+
+    @blueprint.patch("/<uuid>", responses={200: Endpoint})
+    def change_endpoint(path: EndpointRef, body: EndpointUpdate, query: Change) -> Response:
+        """Put an endpoint in quarantine, where nothing passes to or from it, or let it out."""
+        endpoint = chosen(controller, query).quarantine(path.uuid, on=body.quarantined)
         return answer(Endpoint.of(endpoint, controller.network(endpoint.network)))
 
     @blueprint.delete("/<uuid>", responses={204: None})

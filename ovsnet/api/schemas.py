@@ -648,6 +648,12 @@ class Network(BaseModel):
         )
 
 
+class EndpointUpdate(_Request):
+    """What to change of an endpoint."""
+
+    quarantined: bool = Field(description="Whether nothing passes to and from it; it keeps its addresses")
+
+
 class Owner(BaseModel):
     """Who holds an endpoint."""
 
@@ -684,6 +690,7 @@ class Endpoint(BaseModel):
         description="Limits: ingress_rate, ingress_burst, egress_rate, egress_burst in bits per second and bits; ingress is what "
         "the container receives. Those that are not there are not limited"
     )
+    quarantined: bool = Field(description="Nothing passes to and from it")
     published: list[str] = Field(description="Ports of the host that lead to it: tcp/8080/80, or tcp/192.0.2.1/8080/80")
 
     @classmethod
@@ -716,6 +723,7 @@ class Endpoint(BaseModel):
             config=endpoint.config,
             aliases=list(endpoint.aliases),
             bandwidth={name: value for name, value in dataclasses.asdict(endpoint.bandwidth).items() if value},
+            quarantined=endpoint.quarantined,
             published=[str(port) for port in endpoint.published],
         )
 

@@ -380,6 +380,21 @@ def endpoint_rm(session: Session, ids: tuple[str, ...]) -> None:
     for_each(ids, lambda ref: client.delete_endpoint(_uuid(client, ref)), session)
 
 
+@endpoint.command("quarantine")
+@click.option("--off", is_flag=True, help="Let everything pass again.")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@options
+@click.pass_obj
+def endpoint_quarantine(session: Session, ids: tuple[str, ...], off: bool) -> None:
+    """Let nothing pass to and from endpoints; they keep their addresses."""
+    client = session.client()
+
+    def change(ref: str) -> None:
+        client.quarantine(_uuid(client, ref), on=not off)
+
+    for_each(ids, change, session)
+
+
 def _show(session: Session, thing: Pool | Network | Endpoint) -> None:
     if session.json:
         print_json(thing)

@@ -201,12 +201,19 @@ class Links:
 
     def silence(self, port: str) -> bool:
         """Set the host's end of a link down, so that no frame passes; False if it has gone."""
+        return self._set_lower(port, "set the port down", 0)
+
+    def revive(self, port: str) -> bool:
+        """Set the host's end of a silent link up again; False if it has gone."""
+        return self._set_lower(port, "set the port up", m.IFF_UP)
+
+    def _set_lower(self, port: str, what: str, flags: int) -> bool:
         with _reported(port), Socket() as host:
             lower = host.index_of(port)
             if lower is None:
                 return False
             try:
-                host.batch([m.set_link(lower, "set the port down", change=m.IFF_UP)])
+                host.batch([m.set_link(lower, what, flags=flags, change=m.IFF_UP)])
             except Refused as exc:
                 if exc.errno != errno.ENODEV:
                     raise

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Netns, Ovs, Stack
+from tests.harness import Netns, Ovs, Stack, wait_until
 
 MEMBERS = 64123  # a group id that nobody has
 
@@ -99,6 +99,36 @@ def test_a_network_goes_with_its_endpoints(
     changes = json.loads(stack.cli("audit", "--limit", "10", "-o", "json").stdout)
     latest = next(one for one in changes if one["operation"] == "delete_network")
     assert (latest["caller"], latest["status"], latest["before"]["name"]) == ("uid:0", 202, blue)
+
+
+def test_nothing_passes_in_quarantine(stack: Stack, blue: str, netns: Callable[[], Netns]) -> None:
+    one, two = netns(), netns()
+    made = []
+    for each in (one, two):
+        attach = ("--network", blue, "--container", each.name, "--netns", str(each.path))
+        made.append(stack.show("endpoint", "create", *attach))
+    first, second = ([address.partition("/")[0] for address in endpoint["addresses"]] for endpoint in made)
+    ways = [(two, first[0]), (one, second[1]), (one, "10.66.0.1")]
+
+    def passing() -> list[bool]:
+        return [where.pings(target, wait=1) for where, target in ways]
+
+    wait_until(lambda: all(passing()), "traffic", 20)
+    before = one.ip("-6", "address", "show", "dev", "eth0")
+    ident = made[0]["id"]
+    stack.cli("endpoint", "quarantine", ident)
+    assert not any(passing())
+    again = ("--network", blue, "--container", one.name, "--netns", str(one.path))
+    assert stack.show("endpoint", "create", *again)["quarantined"]  # the same attach again does not let it out
+    stack.restart()
+    stack.wait_ready()
+    assert not any(passing())
+    stack.cli("endpoint", "quarantine", "--off", ident)
+    wait_until(lambda: all(passing()), "traffic again", 20)
+    assert one.ip("-6", "address", "show", "dev", "eth0")[0]["addr_info"] == before[0]["addr_info"]
+    labels = {"ovsnet.quarantined": "1"}
+    body = {"network": blue, "container": "c9", "ifname": "eth0", "netns": str(one.path), "labels": labels}
+    assert ask(stack, "POST", "/v1/endpoints", body)[1]["code"] == "invalid-request"
 
 
 @pytest.fixture(scope="module")

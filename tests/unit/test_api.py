@@ -154,6 +154,7 @@ def test_network_and_endpoint(api: FlaskClient, controller: FakeController) -> N
         "config": "",
         "aliases": [],
         "bandwidth": {},
+        "quarantined": False,
         "published": [],
     }
     assert [str(address) for address in controller.attached[0].addresses] == ["10.1.0.2"]

@@ -326,6 +326,21 @@ def test_an_endpoint_cannot_be_rehearsed(api: FlaskClient, controller: FakeContr
     assert controller.attached == []
 
 
+def test_an_endpoint_is_changed(api: FlaskClient) -> None:
+    api.post("/v1/networks", json={"name": "n"})
+    made = attach(api, "n", "c")
+    path = f"/v1/endpoints/{made['id']}"
+    assert api.patch(path, json={"quarantined": True}).status_code == 428
+    tag = api.get(path).headers["ETag"]
+    rehearsed = api.patch(f"{path}?dry_run=1", json={"quarantined": True}, headers={"If-Match": tag}).get_json()
+    assert (rehearsed["quarantined"], api.get(path).get_json()["quarantined"]) == (True, False)
+    changed = api.patch(path, json={"quarantined": True}, headers={"If-Match": tag}).get_json()
+    assert changed == made | {"quarantined": True, "labels": changed["labels"]}
+    assert api.get("/v1/endpoints").get_json() == [changed]
+    assert api.patch(path, json={"quarantined": False}, headers={"If-Match": tag}).status_code == 412
+    assert api.patch(path, json={"quarantined": False}, headers={"If-Match": "*"}).get_json() == made
+
+
 # -- long work --------------------------------------------------------------------------------------------------------
 
 
