@@ -182,7 +182,7 @@ def test_roles_by_tls(guarded: Stack) -> None:
     assert ask(guarded, "GET", f"{base}/v1/pools", None, bearer, of=tls)[0] == 401
     audit = json.loads(guarded.cli("audit", "--caller", "token:deploy", "-o", "json").stdout)
     assert [one["operation"] for one in audit] == ["delete_pool", "create_pool"]
-    assert text.rpartition("_")[2] not in guarded.log.read_text() + (guarded.state_dir / "tokens.json").read_text()
+    assert text.split("_", 2)[2] not in guarded.log.read_text() + (guarded.state_dir / "tokens.json").read_text()
 
 
 def test_roles_on_the_socket(guarded: Stack) -> None:
