@@ -93,6 +93,7 @@ class Store:
         self.view = View(cooldown)
         self.node = node
         self._room = room
+        self._ordered: tuple[int, list[Endpoint]] = (-2, [])  # all endpoints, and of which turn of the view
         helper = schema_helper(json.loads(schema_text()))
         idl = StoreIdl(",".join(remotes), helper, self.view, leader_only=False)
         probe = _PROBE_MS if len(remotes) > 1 else None
@@ -468,12 +469,21 @@ class Store:
     def endpoints(self, network: str | None = None) -> list[Endpoint]:
         """All endpoints, or those of a network given by uuid; by network, container and interface."""
 
-        def view() -> list[Endpoint]:
-            found = self.view.endpoints if network is None else self.view.by_network.get(network, {})
-            return list(found.values())
+        def view() -> tuple[int, list[Endpoint]]:
+            if network is not None:
+                return -1, list(self.view.by_network.get(network, {}).values())
+            turn = self.view.endpoints_turn
+            return turn, [] if turn == known else list(self.view.endpoints.values())
 
+        known, ordered = self._ordered  # a thousand take longer to sort than a page of them to render
+        turn, found = self._engine.read(view)
+        if turn == known:
+            return ordered.copy()
         # Sorted without the engine's lock, which an ADD may be waiting for.
-        return sorted(self._engine.read(view), key=lambda one: (one.network_name, one.container, one.ifname))
+        found.sort(key=lambda one: (one.network_name, one.container, one.ifname))
+        if network is None:
+            self._ordered = turn, found.copy()
+        return found
 
     def endpoint(self, uuid: str) -> Endpoint:
         """The endpoint of that uuid; EndpointNotFound."""

@@ -44,6 +44,7 @@ class View:
         self.blocks: dict[str, PoolBlocks] = {}  # by the pool's uuid
         self.networks: dict[str, Network] = {}
         self.endpoints: dict[str, Endpoint] = {}
+        self.endpoints_turn = 0  # another one whenever an endpoint comes, changes or goes
         self.by_key: dict[str, Endpoint] = {}
         self.by_network: dict[str, dict[str, Endpoint]] = {}
         self.block_rows: dict[tuple[str, int], Any] = {}  # (pool's uuid, start) -> uuid of the row
@@ -160,6 +161,7 @@ class View:
         self._before.clear()
         for mapping in (self.pools, self.blocks, self.networks, self.endpoints, self.by_key, self.by_network):
             mapping.clear()
+        self.endpoints_turn += 1
         self.block_rows.clear()
         self._block_of.clear()
         for name in TABLES:
@@ -189,6 +191,7 @@ class View:
             self.networks[uuid] = rows.network(row)
         elif table == "Endpoint":
             self._drop_endpoint(uuid)
+            self.endpoints_turn += 1
             endpoint = rows.endpoint(row)
             self.endpoints[uuid] = self.by_key[endpoint.key] = endpoint
             self.by_network.setdefault(endpoint.network, {})[uuid] = endpoint
@@ -220,6 +223,7 @@ class View:
     def _drop_endpoint(self, uuid: str) -> None:
         old = self.endpoints.pop(uuid, None)
         if old is not None:
+            self.endpoints_turn += 1
             del self.by_key[old.key]
             self.by_network.get(old.network, {}).pop(uuid, None)
 
