@@ -535,8 +535,8 @@ class Store:
         return result
 
     def set_sandbox_soon(self, uuid: str, sandbox: str) -> Pending[Endpoint]:
-        """Change an endpoint's `sandbox`, for who does not wait for it; EndpointNotFound."""
-        return Pending(self._engine, commands.SetEndpoint(self, uuid, {"sandbox": sandbox}))
+        """Change an endpoint's `sandbox`, lazily, for who does not wait for it; EndpointNotFound."""
+        return Pending(self._engine, commands.SetEndpoint(self, uuid, {"sandbox": sandbox}), lazy=True)
 
     def set_published(self, uuid: str, ports: Sequence[PublishedPort]) -> Endpoint:
         """Change the published ports of an endpoint; PortInUse, EndpointNotFound."""
