@@ -41,8 +41,7 @@ _CHUNK = 1 << 18
 
 class _State(Enum):
     AWAY = auto()
-    GREETING = auto()  # connected; its configuration is asked for
-    READING = auto()  # its ports and flows are
+    READING = auto()  # connected; its configuration, ports and flows are asked for
     UP = auto()
 
 
@@ -62,7 +61,6 @@ class _Line:
     parked: list[Future[None]] = field(default_factory=list)  # until it is up
     reading: dict[int, tuple[list[bytes], Callable[[list[bytes]], None]]] = field(default_factory=dict)
     asked: dict[int, Future[frozenset[Flow]]] = field(default_factory=dict)
-    found: dict[str, int] = field(default_factory=dict)  # ports, as read while it comes up
     lost: float = field(default_factory=time.monotonic)
     heard: float = 0.0
     next_try: float = 0.0
@@ -136,18 +134,22 @@ class Flows:
             line = self._line(bridge)
             before = {name: (line.wanted.get(name), line.numbers.get(name)) for name in senders}
             line.wanted.update(senders)
-            line.numbers.update(numbers)
+            if line.state is not _State.AWAY:  # or it tells the numbers when it is back
+                line.numbers.update(numbers)
             if line.state is not _State.UP:
                 if line.trouble:
                     done.set_exception(self._unavailable(line))
                 else:
                     line.parked.append(done)
                 return done
+            if absent := [name for name in senders if name not in line.numbers]:
+                done.set_exception(
+                    SwitchUnavailable(f"bridge {bridge} has no port {absent[0]}", hint="see who deleted it")
+                )
+                return done
             xid = next(self._xids)
             for name in senders:
-                number = line.numbers.get(name)
-                if number is None:
-                    continue  # as soon as the bridge tells
+                number = line.numbers[name]
                 old: tuple[Flow, ...] = ()
                 if before[name][1] == number:
                     old = guard(self._cookie, number, before[name][0])
@@ -285,7 +287,7 @@ class Flows:
         )
 
     def _change(self, line: _Line, old: Iterable[Flow], new: Iterable[Flow], xid: int) -> None:
-        """Write the difference; what drops a port's packets comes first among its flows, and what lets them in last."""
+        """Write the difference, in the order of the new ones."""
         have, want = set(old), tuple(new)
         for flow in have.difference(want):
             line.outbox += of.delete(flow, xid)
@@ -325,10 +327,11 @@ class Flows:
             now = time.monotonic()
             line.next_try = now + (_RETRY if now - line.lost < _LONG else _RARE_RETRY)
             return
-        line.sock, line.state, line.heard = sock, _State.GREETING, time.monotonic()
+        line.sock, line.state, line.heard = sock, _State.READING, time.monotonic()
         self._selector.register(sock, line.events, line)
+        # All at once: as long as this takes, ports stand open.
         line.outbox += of.hello(next(self._xids)) + of.message(of.GET_CONFIG_REQUEST, next(self._xids))
-        self._flush(line)
+        self._read(line)
 
     def _close(self, line: _Line, why: str) -> None:
         """The connection is over. Who waits goes on waiting: what is wanted is written when it is there again."""
@@ -372,7 +375,9 @@ class Flows:
         self._flush(line)
 
     def _note_ports(self, line: _Line, parts: list[bytes]) -> None:
-        line.numbers = {name: number for part in parts for name, number in of.ports(part) if name in line.wanted}
+        for part in parts:
+            for name, number in of.ports(part):
+                self._port_changed(line, of.PORT_ADDED, name, number)
 
     def _settle(self, line: _Line, parts: list[bytes]) -> None:
         """Write what differs, from there on the bridge is up."""
@@ -381,7 +386,8 @@ class Flows:
         want = [*common()]
         for name, sender in line.wanted.items():
             if name in line.numbers:
-                want += guard(self._cookie, line.numbers[name], sender)
+                shut, *others = guard(self._cookie, line.numbers[name], sender)
+                want += [*others, shut]  # it stands open, and what may pass is to pass all the time
         changes = len(have.symmetric_difference(want))
         self._change(line, have, want, xid)
         if line.state is not _State.UP:
@@ -485,11 +491,12 @@ class Flows:
                 self._flush(line)
             case of.GET_CONFIG_REPLY:
                 line.trouble = ""
-                line.state = _State.READING
-                line.outbox += of.only_port_status(next(self._xids)) + of.set_config(
-                    of.config_flags(body), next(self._xids)
-                )
-                self._read(line)
+                again = next(self._xids)
+                line.reading[again] = [], lambda parts: self._note_ports(line, parts)
+                line.outbox += of.only_port_status(next(self._xids))
+                line.outbox += of.set_config(of.config_flags(body), next(self._xids))
+                line.outbox += of.ask_ports(again)  # of what changed before it was to tell
+                self._flush(line)
             case of.MULTIPART_REPLY if xid in line.reading:
                 parts, then = line.reading[xid]
                 parts.append(body)

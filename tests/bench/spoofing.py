@@ -121,18 +121,18 @@ def _next(ear: socket.socket) -> bytes:
 
 @contextmanager
 def forging(sender: Netns) -> Iterator[bytes]:
-    """Frames with a MAC that is nobody's, every 0.2 ms; yields what they bear."""
+    """Frames with a MAC that is nobody's, every other millisecond: more would keep vswitchd busy. Yields what they bear."""
     mark = secrets.token_hex(16).encode()
     frame = bytes(Ether(src=STRANGE_MAC, dst=ALL, type=0x88B5) / Raw(mark + bytes(32)))
     over = threading.Event()
 
     def run() -> None:
         with packet_socket(sender, "eth0") as wire:
-            while not over.wait(0.0002):
+            while not over.wait(0.002):
                 try:
                     wire.send(frame)
                 except OSError:  # nobody empties the device's queue while vswitchd is away
-                    over.wait(0.001)
+                    continue
 
     thread = threading.Thread(target=run)
     thread.start()
