@@ -53,10 +53,18 @@ OPERATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "least"), OPERATIONS, ids=[f"{one[0]} {one[1]}" for one in OPERATIONS])
-def test_every_operation_takes_its_role_and_those_above(method: str, path: str, least: str | None) -> None:
+@pytest.fixture(scope="module")
+def everybody() -> tuple[FlaskClient, dict[Role, str]]:
+    """A client that is nobody yet, and a token of each role."""
     tokens = Tokens(None)
-    client: FlaskClient = app(Guard(tokens)).test_client()
+    return app(Guard(tokens)).test_client(), {role: tokens.create(role, role, HOUR, "test")[1] for role in Role}
+
+
+@pytest.mark.parametrize(("method", "path", "least"), OPERATIONS, ids=[f"{one[0]} {one[1]}" for one in OPERATIONS])
+def test_every_operation_takes_its_role_and_those_above(
+    everybody: tuple[FlaskClient, dict[Role, str]], method: str, path: str, least: str | None
+) -> None:
+    client, texts = everybody
     target = path.replace("{ref}", "none").replace("{uuid}", "none").replace("{id}", "none")
     anonymous = client.open(target, method=method, json={})
     assert (anonymous.status_code == 401) == (least is not None)
@@ -65,8 +73,7 @@ def test_every_operation_takes_its_role_and_those_above(method: str, path: str, 
         assert anonymous.headers["WWW-Authenticate"] == "Bearer"
     order = [*Role]
     for role in Role:
-        text = tokens.create(role, role, HOUR, "test")[1]
-        status = client.open(target, method=method, json={}, headers=bearer(text)).status_code
+        status = client.open(target, method=method, json={}, headers=bearer(texts[role])).status_code
         may = least is None or order.index(role) >= order.index(Role(least))
         assert (status == 403) == (not may), f"{role}: {status}"
         assert status not in (401, 500)

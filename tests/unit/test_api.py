@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import hypothesis.strategies as st
 import pytest
 from flask.testing import FlaskClient
+from flask_openapi.openapi import OpenAPI
 from hypothesis import given
 from pydantic import BaseModel
 from werkzeug.test import TestResponse
@@ -268,13 +270,20 @@ KEYS = sorted(
 )
 
 
+@functools.cache
+def shared() -> tuple[FakeController, OpenAPI]:
+    controller = FakeController()
+    return controller, create_app(controller, controller, controller, version="9.9")
+
+
 @given(
     path=st.sampled_from(["pools", "networks", "endpoints"]),
     start=st.sampled_from([POOL, NETWORK, ENDPOINT, {}]),
     rest=st.dictionaries(st.sampled_from(KEYS) | st.text(), JSON, max_size=4),
 )
 def test_no_body_is_a_defect(path: str, start: dict[str, Any], rest: dict[str, Any]) -> None:
-    app = create_app(FakeController(), FakeController(), FakeController(), version="9.9")
+    controller, app = shared()
+    vars(controller).update(vars(FakeController()))  # each example begins with nothing; to make the app takes 0.15 s
     response = as_root(app).post(f"/v1/{path}", json=start | rest)
     assert response.status_code in (201, 400, 404)
 
