@@ -41,6 +41,10 @@ from .resource import Checks, Reconciles, UseCases, looks_of
 from .schemas import Problem, Token
 
 MAX_BODY = 1 << 20  # bytes
+DESCRIPTION = (
+    "Container networks on Open vSwitch. On the unix socket the kernel tells who calls; from elsewhere it takes TLS with a "
+    "token or a client certificate. `x-ovsnet-role` is the least role that an operation takes."
+)
 
 __all__ = ["MAX_BODY", "UseCases", "create_app"]
 
@@ -69,7 +73,7 @@ def create_app(
     work = work or Jobs()
     app = OpenAPI(
         "ovsnet.api",
-        info={"title": "ovsnet", "version": version, "description": "Container networks on Open vSwitch."},
+        info={"title": "ovsnet", "version": version, "description": DESCRIPTION},
         validation_error_status="default",  # every operation documents its problems under "default"
         validation_error_model=Problem,
         validation_error_callback=problems.from_validation,

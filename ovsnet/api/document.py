@@ -15,12 +15,6 @@ ROLE = "x-ovsnet-role"  # key of an operation: the least role that may call it; 
 _SCHEMES = {
     "token": {"type": "http", "scheme": "bearer", "description": "A token, made by `POST /v1/tokens`"},
     "certificate": {"type": "mutualTLS", "description": "A client certificate that `certificate_roles` names"},
-    "socket": {
-        "type": "apiKey",
-        "in": "header",
-        "name": "X-Not-Sent",
-        "description": "On the unix socket the kernel tells who calls; nothing is sent",
-    },
 }
 
 
