@@ -476,6 +476,37 @@ def test_an_endpoint_is_written_once_with_its_leases(store: Store) -> None:
         store.set_endpoint(one.uuid, sandbox="/other")
 
 
+def test_the_list_of_endpoints_follows_every_change_and_is_the_callers_own(store: Store) -> None:
+    made = store.create_network(network(), [pool()], choose_tag=None)
+    second, first = (store.attach(endpoint(made, name)) for name in ("c2", "c1"))
+    listed = store.endpoints()
+    assert listed == store.endpoints() == [first, second]
+    listed.clear()
+    changed = store.set_endpoint(first.uuid, sandbox="/run/netns/other")
+    assert store.endpoints() == [changed, second]
+    store.detach(first.uuid)
+    assert store.endpoints() == [second]
+
+
+def test_a_rehearsal_yields_what_the_change_would_and_writes_nothing(store: Store) -> None:
+    rehearsed = store.rehearsal()
+    planned = rehearsed.create_network(network(), [pool(gateway="10.0.0.1")], choose_tag=range(5, 9), foreign_tags=[5])
+    assert not store.pools()
+    assert not store.networks()
+    made = store.create_network(network(), [pool(gateway="10.0.0.1")], choose_tag=range(5, 9), foreign_tags=[5])
+    assert replace(planned, uuid=made.uuid, pools=made.pools) == made
+    (use,) = store.pools()
+    assert rehearsed.attach(endpoint(made)).addresses == store.attach(endpoint(made)).addresses
+    with pytest.raises(InUse):
+        rehearsed.delete_network(made.uuid)
+    assert rehearsed.reserve(use.pool, "web") == store.reserve(use.pool, "web")
+    rehearsed.unreserve(use.pool, "web")
+    grown, _ = rehearsed.change_pool(use.pool.uuid, draining=True)
+    assert grown.draining
+    assert store.pool(use.pool.uuid).reservations.keys() == {"web"}
+    assert not store.pool(use.pool.uuid).draining
+
+
 def test_an_endpoint_with_wishes(store: Store) -> None:
     made = joined(store, pool(), pool("fd00::/64"))
     foreign = (ipaddress.ip_interface("192.0.2.7/24"),)
