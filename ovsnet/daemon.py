@@ -133,7 +133,9 @@ class Daemon:
             if journal is not None:
                 journal.start(store.watch)
                 undo.callback(journal.stop)
-            reconciler = Reconciler(controller)
+            metrics = Metrics(version=__version__, endpoints=settings.metrics_endpoints)
+            metrics.watch(controller)
+            reconciler = Reconciler(controller, metrics.drift)
             reconciler.start_up()
             ports.start()
             undo.callback(ports.stop)
@@ -147,8 +149,6 @@ class Daemon:
             reaper = Reaper(controller, driver)
             reaper.start()
             undo.callback(reaper.stop)
-            metrics = Metrics(version=__version__, endpoints=settings.metrics_endpoints)
-            metrics.watch(controller)
             work = Jobs()
             undo.callback(work.stop)
             app = api.create_app(

@@ -20,6 +20,7 @@ from .errors import DeadlineExceeded, InvalidNetns, OvsnetError, StateUnavailabl
 from .link import Watch, open_netns
 from .mend import Mender
 from .model import Endpoint, Network, Origin, OwnerKind, PortRole
+from .operations import OK
 from .plan import Action, Actual, Desired, Kind, Presence, Sandbox, Where
 
 LOG = logging.getLogger(__name__)
@@ -58,12 +59,16 @@ class Outcome:
 
 
 class Reconciler:
-    """The reconciler of one host. `finders` look for more, in every pass over everything: what is to be seen for a while before
+    """The reconciler of one host. `count` is told the kind of each repair and how it ended (ok, or an error's code), and once of
+    what is left, with None. `finders` look for more, in every pass over everything: what is to be seen for a while before
     it is mended has `patience`. Thread-safe; raises OvsnetError only.
     """
 
-    def __init__(self, controller: Controller, finders: Sequence[Finder] = ()) -> None:
+    def __init__(
+        self, controller: Controller, count: Callable[[str, str | None], None], finders: Sequence[Finder] = ()
+    ) -> None:
         self._controller = controller
+        self._count = count
         self._store = controller.store
         self._finders = (self._stray_leases, *finders)
         self._mender = Mender(controller)
@@ -522,6 +527,8 @@ class Reconciler:
     def _tried(self, actions: Sequence[Action], error: OvsnetError | None) -> list[Action]:
         """Note a repair, for the pause before the next one; the actions with the reason, if it failed."""
         now = time.monotonic()
+        for one in actions:
+            self._count(one.kind, OK if error is None else error.code)
         for which in ((one.kind, one.key) for one in actions):
             tries, last = self._tries.get(which, (0, now))
             self._tries[which] = (1 if now - last > _STEADY else tries + 1, now)
@@ -535,10 +542,12 @@ class Reconciler:
         """Tell of each repair, and once of what stays as it is; `but` stays told, whatever the outcome is."""
         for action in outcome.done:
             LOG.warning("%s: %s", action, action.remedy)
-        left = frozenset(f"{one}: {one.remedy or 'nothing is done'}" for one in outcome.left)
-        for text in sorted(left - self._reported):
+        left = {f"{one}: {one.remedy or 'nothing is done'}": one for one in outcome.left}
+        for text in sorted(left.keys() - self._reported):
             LOG.warning("%s", text)
-        self._reported = left | but
+            if not left[text].remedy:  # a repair that failed was counted as one
+                self._count(left[text].kind, None)
+        self._reported = but.union(left)
 
     # -- boot ---------------------------------------------------------------------------------------------------------
 

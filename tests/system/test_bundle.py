@@ -50,7 +50,7 @@ def test_bundle_of_a_host_with_secrets(stack: Stack, ovs: Ovs, pod: Callable[[],
     (endpoint,) = json.loads(found["OVSNet/Endpoint.json"])
     assert (endpoint["container"], endpoint["labels"]["note"]) == (box.id, "[redacted]")
     assert endpoint["port"] in {one["name"] for one in json.loads(found["Open_vSwitch/Port.json"])}
-    assert "actions=NORMAL" in found["flows.txt"]
+    assert "n_packets=" in found["flows.txt"]
     assert endpoint["port"] in {one["ifname"] for one in json.loads(found["links.json"])}
     assert f"table inet ovsnet-{stack.prefix}" in found["rules.txt"]
     assert address in {one["address"] for one in json.loads(found["journal/events.json"])}
@@ -62,10 +62,7 @@ def test_bundle_of_a_host_with_secrets(stack: Stack, ovs: Ovs, pod: Callable[[],
     assert "ovsnet_operation_seconds" in found["metrics.txt"]
 
     stack.stop()  # and its state server: the file is read
-    box.netns.run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:09")
-    sick = diagnose(stack)
-    assert "not reachable" in sick["ovsnetd"]
-    assert "02:00:00:00:00:09" in sick["link-wrong"]
+    assert set(diagnose(stack)) == {"ovsnetd"}
     found, left_out = gather(stack, ovs, tmp_path / "down.tar.gz")
     assert {"metrics.txt", "health.json"} <= left_out.keys()
     assert json.loads(found["OVSNet/Endpoint.json"]) == [endpoint]

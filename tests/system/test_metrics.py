@@ -39,6 +39,7 @@ def test_operations_pools_and_traffic(stack: Stack, ovs: Ovs, pod: Callable[[], 
     add = {"edge": "cni", "operation": "ADD", "result": "ok"}
     before = value(stack, "ovsnet_operation_seconds_count", **add)
     refused = value(stack, "ovsnet_operation_seconds_count", edge="docker", operation="NetworkDriver.Leave")
+    repaired = value(stack, "ovsnet_repairs_total", result="ok")
     box, other = pod(), pod()
     box.attach(conf)
     address = other.attach(conf)
@@ -58,6 +59,8 @@ def test_operations_pools_and_traffic(stack: Stack, ovs: Ovs, pod: Callable[[], 
     for way in ("sent", "received"):
         name = f"ovsnet_endpoint_{way}_packets_total"
         wait_until(partial(lambda name: value(stack, name, **mine) >= 3, name), f"three packets {way}", 20)
+    ovs.vsctl("set", "Port", next(one["port"] for one in stack.endpoints()), "tag=4000")
+    wait_until(lambda: value(stack, "ovsnet_repairs_total", result="ok") > repaired, "the repair is counted", 20)
     found = subprocess.run(
         [promtool, "check", "metrics"], input=scrape(stack), capture_output=True, text=True, timeout=60, check=False
     )
