@@ -22,8 +22,8 @@ STARTED=()                            # components started by this very run
 # The system's own tools first: another docker or python3 may come earlier in the caller's PATH.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 export DEBIAN_FRONTEND=noninteractive
-# Our settings are the file's alone, and docker talks to nobody but the daemon that we name.
-while read -r name; do unset "$name"; done < <(compgen -e | grep -E '^(OVSNET|OVS|DOCKER)_' || true)
+# Our settings are the file's alone, and docker talks to nobody but the daemon that we name. The tests' numbers of cases stay.
+while read -r name; do unset "$name"; done < <(compgen -e | grep -E '^(OVSNET|OVS|DOCKER)_' | grep -v '_EXAMPLES$' || true)
 
 # ---------------------------------------------------------------------------------------------------------- messages
 

@@ -36,6 +36,8 @@ from ovsnet.store import StateServer, Store, cluster
 from tests.conftest import FaultRow
 from tests.ovsdb_cluster import Cluster, free_ports, wait_until
 
+pytestmark = pytest.mark.long
+
 ROUNDS = int(os.environ.get("OVSNET_TEST_ROUNDS", "3"))
 BACK_WITHIN = 2.0  # seconds until writes are back after the leader's death
 FAIL_WITHIN = 5.0  # seconds until a write without a majority is refused

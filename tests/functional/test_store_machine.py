@@ -35,6 +35,8 @@ from ovsnet.store.store import schema_text
 from tests.harness import wait_until
 from tests.ovsdb_server import OvsdbServer
 
+pytestmark = pytest.mark.long
+
 TIMEOUT = 20.0
 NODES = ("a", "b")
 # Small enough to be full now and then. The /25 has two blocks: nodes claim, lend and give back.

@@ -10,6 +10,8 @@ import pytest
 from tests.functional.test_store_machine import run_histories
 from tests.ovsdb_cluster import Cluster
 
+pytestmark = pytest.mark.long
+
 
 class KilledLeader:
     """A cluster as the histories need it."""

@@ -24,7 +24,7 @@ from tests.conftest import FaultRow
 from tests.harness import IMAGE, Dockerd, Netns, Ovs, Stack, wait_until
 from tests.system.containers import Ping, create_network, start_container
 
-pytestmark = [pytest.mark.docker]
+pytestmark = [pytest.mark.docker, pytest.mark.long]
 
 GRACE = 1.5
 PATIENCE = 30.0  # seconds, on a busy machine

@@ -10,6 +10,8 @@ import pytest
 
 from tests.harness import IMAGE, Dockerd, Result, Stack, wait_until
 
+pytestmark = pytest.mark.long
+
 SUBNET, GATEWAY = "10.87.0.0/24", "10.87.0.1"
 SUBNET6, GATEWAY6 = "fd87::/64", "fd87::1"
 MAC = "02:00:00:00:87:07"
