@@ -33,6 +33,7 @@ from .client import Client
 from .doctor import RealHost, examine
 from .doctor.host import STATE, SWITCH, Ran, Row
 from .errors import AlreadyExists, Forbidden, OvsnetError, Unavailable
+from .model import QUARANTINED
 from .redact import REDACTED, Redactor
 
 LOG = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ _JOURNAL_ROWS: Final = 2000
 _LOG_LINES: Final = 5000
 _READ_SECONDS: Final = 5.0
 _MAY_HOLD_LABELS: Final = frozenset({"labels", "before", "after"})  # columns of the journal
-_LABELS_OF_OURS: Final = frozenset({"ovsnet.made-with"})
+_LABELS_OF_OURS: Final = frozenset({"ovsnet.made-with", QUARANTINED})
 
 Collect = Callable[[], str]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import InvalidNetns, OvsnetError
-from ..model import Origin, OwnerKind, PortRole, endpoint_key
+from ..model import QUARANTINED, Origin, OwnerKind, PortRole, endpoint_key
 from ..nat.rules import table_name
 from .host import STATE, SWITCH, Host, Row
 from .trouble import Trouble, error, warning
@@ -202,6 +202,9 @@ def link_wrong(host: Host) -> Iterator[Trouble]:
         if link is None:
             yield error(f"{name} has no interface {endpoint['ifname']}", _AGAIN)
             continue
+        lower = host.link(endpoint["port"])
+        if lower is not None and not lower.up and QUARANTINED not in endpoint["labels"]:
+            yield error(f"the host's end {lower.name} of {name} is down", f"`ip link set {lower.name} up`")
         where = f"`nsenter --net={endpoint['sandbox']} ip"
         if link.mac != endpoint["mac"]:
             yield error(

@@ -90,6 +90,7 @@ class MadeUp:
             "mac": MAC,
             "mtu": 1500,
             "port": "onp1",
+            "labels": {},
         }
         ids = {"ovsnet-owner": "n", "ovsnet-network": "net"}
         gateway = self.settings.names.gateway("net")
@@ -271,6 +272,7 @@ BREAKS: list[tuple[str, Level, str, str, Callable[[MadeUp], object]]] = [
     ("link-wrong", E, "02:00", f"address {MAC}", lambda h: set_link(h, "eth0", C1, mac="02:00:00:00:00:01")),
     ("link-wrong", E, "10.1.0.2/24", "address add", lambda h: set_link(h, "eth0", C1, addresses=())),
     ("link-wrong", E, "is down", "up", lambda h: set_link(h, "eth0", C1, up=False)),
+    ("link-wrong", E, "host's end onp1", "link set onp1 up", lambda h: set_link(h, "onp1", up=False)),
     ("link-wrong", E, "no interface eth0", "again", lambda h: h.links.pop((C1, "eth0"))),
     ("clock", W, "nothing keeps", "chrony", lambda h: setattr(h, "clock", False)),
     (
@@ -342,6 +344,12 @@ def test_what_cannot_be_tried_is_no_fault_of_the_kernel(host: MadeUp) -> None:
 def test_an_endpoint_that_went_leaves_port_and_lease(host: MadeUp) -> None:
     host.tables[STATE, "Endpoint"] = []
     assert {one.check: one.message.split()[0] for one in bad(host)} == {"port-dead": "port", "lease-stale": "10.1.0.2"}
+
+
+def test_an_endpoint_in_quarantine_is_down_on_purpose(host: MadeUp) -> None:
+    host.endpoint["labels"] = {"ovsnet.quarantined": "yes"}
+    set_link(host, "onp1", up=False)
+    assert bad(host) == []
 
 
 def test_a_port_that_went_is_missed(host: MadeUp) -> None:
