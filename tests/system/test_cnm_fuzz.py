@@ -1,8 +1,9 @@
 """Nonsense on Docker's socket: every answer in the protocol's form, in time, never a defect, and nothing that cannot be removed.
 
-OVSNET_CNM_EXAMPLES is the number of cases (3,000; the whole is 20,000), over all methods. Bodies are valid ones with fields changed,
-left out or added, so that many calls get far, and some succeed: these leave pools, networks and endpoints, which the next calls
-meet.
+OVSNET_CNM_EXAMPLES is the number of cases (3,000; the whole is 20,000), over all methods. Bodies are valid ones with fields
+changed, left out or added, so that many calls get far, and some succeed: these leave pools, networks and endpoints, which the
+next calls meet.
+"""
 
 from __future__ import annotations
 
