@@ -7,6 +7,7 @@ import ipaddress
 import secrets
 import socket
 import struct
+import time
 from dataclasses import dataclass
 
 from scapy.layers.dhcp import BOOTP, DHCP
@@ -60,9 +61,6 @@ def forged(me: Party, other: Party, gateway: Party, tag: int) -> dict[str, Packe
     local = IPv6(src=me.local, dst="ff02::1", hlim=255)
     arp = {"hwsrc": me.mac, "pdst": gateway.ip}
     return {
-        "MAC of a neighbour": Ether(src=other.mac, dst=ALL) / here / UDP(),
-        "MAC of the gateway": Ether(src=gateway.mac, dst=ALL) / here6 / UDP(),
-        "MAC of nobody": Ether(src=STRANGE_MAC, dst=ALL) / ARP(op=1, psrc=me.ip, **arp),
         "IPv4 of a neighbour": to / IP(src=other.ip, dst=gateway.ip) / UDP(),
         "IPv4 of the gateway": both / IP(src=gateway.ip, dst=other.ip) / TCP(flags="R"),
         "IPv4 from elsewhere": both / IP(src="198.51.100.7", dst=other.ip) / UDP(),
@@ -112,6 +110,10 @@ def forged(me: Party, other: Party, gateway: Party, tag: int) -> dict[str, Packe
         "two tags": both / Dot1AD(vlan=tag) / Dot1Q(vlan=tag + 1) / here / UDP(),
         "MPLS": Ether(src=me.mac, dst=ALL, type=0x8847) / Raw(b"\0\0\x11\x40"),
         "LLDP": Ether(src=me.mac, dst=ALL, type=0x88CC) / Raw(bytes(20)),
+        # The last ones: a switch that believes them no longer knows where the neighbour is.
+        "MAC of a neighbour": Ether(src=other.mac, dst=ALL) / here / UDP(),
+        "MAC of the gateway": Ether(src=gateway.mac, dst=ALL) / here6 / UDP(),
+        "MAC of nobody": Ether(src=STRANGE_MAC, dst=ALL) / ARP(op=1, psrc=me.ip, **arp),
     }
 
 
@@ -218,9 +220,13 @@ def through(sender: socket.socket, packets: dict[str, Packet], ears: list[Ear], 
         frame, marks[name] = marked(packet)
         sender.send(frame)
     frame, last = marked(fence)
-    sender.send(frame)
-    for ear in ears:
-        assert ear.hears(last, wait=10), "not even what is rightful passes"
+    until = time.monotonic() + 10
+    while True:
+        with contextlib.suppress(OSError):  # its queue may be full while vswitchd is away
+            sender.send(frame)
+        if all(ear.hears(last, wait=0.2) for ear in ears):
+            break
+        assert time.monotonic() < until, "not even what is rightful passes"
     return {name: sum(ear.hears(mark) for ear in ears) for name, mark in marks.items()}
 
 

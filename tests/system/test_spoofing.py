@@ -39,8 +39,8 @@ class Scene:
     def outcome(self) -> tuple[dict[str, int], dict[str, int]]:
         """How many ears heard each forged frame, and each rightful one."""
         with packet_socket(self.mine, "eth0") as sender:
-            bad = through(sender, forged(self.me, self.other, self.gateway, self.tag), self.ears, fence(self.me))
             good = through(sender, rightful(self.me, self.other, self.gateway), self.ears, fence(self.me))
+            bad = through(sender, forged(self.me, self.other, self.gateway, self.tag), self.ears, fence(self.me))
         return bad, good
 
     def check(self) -> None:
@@ -157,7 +157,6 @@ def test_without_it_all_of_that_passes(stack: Stack, pod: NewPod, undo: ExitStac
         "two tags",
     }
     assert all(good.values())
-    found.reaches()
 
 
 def test_docker(dockerd: Dockerd, stack: Stack, ovs: Ovs, undo: ExitStack) -> None:
@@ -215,7 +214,8 @@ class Forger:
                 sender.send(self.frame)
                 self.sent += 1
             except OSError:  # it is not there yet, or not up
-                self._over.wait(0.0002)
+                pass
+            self._over.wait(0.001)
         if sender is not None:
             sender.close()
 
