@@ -36,6 +36,7 @@ class Kind(StrEnum):
     DEVICE_MISSING = "device-missing"
     DEVICE_WRONG = "device-wrong"
     LINK_MISSING = "link-missing"
+    LINK_UNFINISHED = "link-unfinished"
     LINK_FOREIGN = "link-foreign"
     LIMIT_WRONG = "limit-wrong"
     RULES_WRONG = "rules-wrong"
@@ -227,7 +228,10 @@ def of_endpoint(endpoint: Endpoint, network: Network, actual: Actual) -> Iterato
     if port.tag != network.tag:
         reason = f"has switch port {name} with {_vlans(port.tag, ())}, not with {_vlans(network.tag, ())}"
         yield action(Kind.PORT_WRONG, Where.SWITCH, reason, "set its VLAN")
-    if (port.role, port.network, port.endpoint) != (PortRole.ENDPOINT, network.uuid, endpoint.uuid):
+    on_link = [] if device is None else list(_of_link(endpoint, actual, device, sandbox, action, port.role))
+    # The mark of a spare tells that an ADD was cut off, so that it stays until the interface is finished.
+    unfinished = any(one.kind is Kind.LINK_UNFINISHED for one in on_link)
+    if not unfinished and (port.role, port.network, port.endpoint) != (PortRole.ENDPOINT, network.uuid, endpoint.uuid):
         reason = f"has switch port {name}, which is marked as {_mark(port)}"
         yield action(Kind.PORT_UNMARKED, Where.SWITCH, reason, "mark it")
     if device is None:
@@ -236,7 +240,7 @@ def of_endpoint(endpoint: Endpoint, network: Network, actual: Actual) -> Iterato
     if faults := list(_unprepared(device, network.mtu, up=not endpoint.quarantined)):
         reason = f"has device {name}, which {' and '.join(faults)}"
         yield action(Kind.DEVICE_WRONG, Where.HOST, reason, "set it right")
-    yield from _of_link(endpoint, actual, device, sandbox, action)
+    yield from on_link
     limits = endpoint.bandwidth
     if (port.rate, port.burst) != (limits.egress_rate, limits.egress_burst):
         reason = f"may send {port.rate or 'any'} bits/s, not {limits.egress_rate or 'any'}"
@@ -247,10 +251,13 @@ def of_endpoint(endpoint: Endpoint, network: Network, actual: Actual) -> Iterato
 
 
 def _of_link(
-    endpoint: Endpoint, actual: Actual, device: LinkInfo, sandbox: Sandbox, action: _NewAction
+    endpoint: Endpoint, actual: Actual, device: LinkInfo, sandbox: Sandbox, action: _NewAction, role: PortRole
 ) -> Iterator[Action]:
-    """The container's end. Docker's is on the host before it joins and after it has left, and anywhere for a moment."""
-    link = sandbox.link
+    """The container's end. Docker's is on the host before it joins and after it has left, and anywhere for a moment.
+
+    A port whose `role` is still a spare's was given to the endpoint by a request that has not ended.
+    """
+    link, unfinished = sandbox.link, role is PortRole.SPARE
     if endpoint.origin is Origin.DOCKER:
         if link is None and endpoint.link not in actual.devices and not device.carries:
             where = Where.HOST if sandbox.presence is Presence.NONE else Where.SANDBOX
@@ -266,6 +273,10 @@ def _of_link(
     elif link.lower != device.ifindex or link.kind != "macvlan":
         reason = f"has an interface {endpoint.ifname} that does not stand on switch port {endpoint.port}"
         yield action(Kind.LINK_FOREIGN, Where.SANDBOX, reason, "")
+    elif unfinished and endpoint.addresses and not set(endpoint.addresses) & set(link.addresses):
+        # What a container does to its own interface is its affair, but this is what an ADD that was cut off leaves.
+        reason = f"has an interface {endpoint.ifname} with none of its addresses, as an ADD was cut off"
+        yield action(Kind.LINK_UNFINISHED, Where.SANDBOX, reason, "give it its addresses and routes, and set it up")
 
 
 def strays(desired: Desired, actual: Actual) -> Iterator[Action]:

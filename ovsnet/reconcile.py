@@ -19,7 +19,7 @@ from .controller import Controller
 from .errors import DeadlineExceeded, InvalidNetns, OvsnetError, StateUnavailable, SwitchUnavailable
 from .link import Watch, open_netns
 from .mend import Mender
-from .model import Endpoint, Network, Origin, OwnerKind, PortRole
+from .model import Endpoint, Network, Origin, OwnerKind
 from .operations import OK
 from .plan import Action, Actual, Desired, Kind, Presence, Sandbox, Where
 
@@ -113,11 +113,6 @@ class Reconciler:
         self._owed = frozenset(wrong)
         outcome = self._mend_networks(desired, wrong)
         self._show_routes(desired)
-        by_port = {one.port: one for one in desired.endpoints}
-        for port in actual.switch.ports.values():
-            endpoint = by_port.get(port.name)
-            if endpoint is not None and port.role is PortRole.SPARE:
-                controller.ports.claim(port.name, endpoint.uuid)
         stale = [one for one in plan.strays(desired, actual) if one.remedy and one.kind is Kind.PORT_STRAY]
         if stale:
             controller.switch.del_ports([one.key for one in stale]).result(controller.settings.deadline)

@@ -528,6 +528,19 @@ def test_died_and_asked_again(faulty: Faulty, fault_row: FaultRow, kind: type[Ca
     die_at_all_points(faulty, kind, fault_row, again=True)
 
 
+@pytest.mark.parametrize("point", [Point.ATTACH_LINKED, Point.ATTACH_LIMITED])
+def test_an_add_that_nobody_repeats_is_finished(faulty: Faulty, point: Point) -> None:
+    case = Attached(faulty)
+    case.begin()
+    case.prepare()
+    faulty.die(point, case.act)
+    wait_until(lambda: faulty.api.check()["ok"], "all agrees", 30)  # what was made a moment ago is left alone at first
+    if case.standing():  # or else the store had not heard of it, and there is nothing to finish
+        wait_until(lambda: all(map(case.witness.pings, faulty.addresses("crashed"))), "it has its addresses", 30)
+    case.undo()
+    case.end()
+
+
 @pytest.mark.whole
 @pytest.mark.parametrize(
     "kind", [kind for kind in CASES if not issubclass(kind, Docker)], ids=lambda kind: kind.__name__

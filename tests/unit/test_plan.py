@@ -76,7 +76,7 @@ WEB_PORT = port(PORT, PortRole.ENDPOINT, endpoint="web-uuid")
 GATE_PORT = port(GATE, PortRole.GATEWAY)
 WEB_DEVICE = device(PORT)
 GATE_DEVICE = device(GATE, mac=mac_for(GATEWAY.ip), addresses=(GATEWAY, GATEWAY6, LINK_LOCAL), arp=True, carries=False)
-WEB_LINK = device("eth0", lower=7, kind="macvlan", arp=True)
+WEB_LINK = device("eth0", lower=7, kind="macvlan", arp=True, addresses=(ADDRESS,))
 
 
 class Picture:
@@ -191,6 +191,14 @@ CASES: list[tuple[Change, list[tuple[Kind, bool]]]] = [
         lambda p: p.sandboxes.update({"web-uuid": Sandbox(Presence.HERE, replace(WEB_LINK, lower=8))}),
         [(Kind.LINK_FOREIGN, False)],
     ),
+    (
+        both(
+            lambda p: p.sandboxes.update({"web-uuid": Sandbox(Presence.HERE, replace(WEB_LINK, addresses=()))}),
+            lambda p: p.port(PORT, role=PortRole.SPARE, endpoint=""),
+        ),
+        [(Kind.LINK_UNFINISHED, True)],
+    ),
+    (lambda p: p.sandboxes.update({"web-uuid": Sandbox(Presence.HERE, replace(WEB_LINK, addresses=()))}), []),
     (lambda p: p.docker(Presence.HERE, WEB_LINK), []),
     (lambda p: docker_without_link(p, Presence.HERE), [(Kind.LINK_MISSING, True)]),
     (lambda p: docker_without_link(p, Presence.NONE), [(Kind.LINK_MISSING, True)]),
