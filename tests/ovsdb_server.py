@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -44,10 +45,14 @@ class OvsdbServer:
         self.socket.unlink(missing_ok=True)
         self._process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
         until = time.monotonic() + TIMEOUT
-        while not self.socket.exists():
+        while not self._accepts():  # bound is not yet listening
             assert self._process.poll() is None, self.log.read_text()
             assert time.monotonic() < until, "ovsdb-server does not listen"
             time.sleep(0.01)
+
+    def _accepts(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
 
     def kill(self) -> None:
         """kill -9; also a paused one."""

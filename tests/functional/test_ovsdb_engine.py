@@ -16,6 +16,7 @@ import pytest
 
 from ovsnet.errors import AlreadyExists, DeadlineExceeded, OvsnetError, StateUnavailable
 from ovsnet.ovsdb import Command, Engine, Idl, Transaction, fetch_schema, schema_helper
+from tests.harness import wait_until
 from tests.ovsdb_server import OvsdbServer
 
 SCHEMA = {
@@ -187,6 +188,7 @@ def test_requests_that_arrive_together_share_a_transaction(server: OvsdbServer, 
 def test_a_transaction_that_changes_nothing_is_not_sent(server: OvsdbServer, connect: Callable[..., Engine]) -> None:
     engine = connect(durable=True)
     engine.execute(Put(engine, "bread"))
+    wait_until(lambda: 'method="transact"' in server.log.read_text(), "it is logged")  # behind the answer
     sent = server.log.read_text().count('method="transact"')
     assert engine.execute(Put(engine, "bread")) == ["found"]
     assert server.log.read_text().count('method="transact"') == sent
@@ -232,7 +234,7 @@ def test_commits_are_durable_when_asked(server: OvsdbServer, connect: Callable[.
     assert '"op":"commit"' not in server.log.read_text()
     engine = connect(durable=True)
     engine.execute(Put(engine, "milk"))
-    assert '{"durable":true,"op":"commit"}' in server.log.read_text()
+    wait_until(lambda: '{"durable":true,"op":"commit"}' in server.log.read_text(), "it is logged")
 
 
 def test_lazy_commits_are_durable_only_beside_others(server: OvsdbServer, connect: Callable[..., Engine]) -> None:
@@ -242,7 +244,7 @@ def test_lazy_commits_are_durable_only_beside_others(server: OvsdbServer, connec
     with engine.lock:  # the first goes at once, the others share the next
         futures = [engine.submit(Put(engine, f"item{number}"), lazy=number != 1) for number in range(3)]
     assert [engine.result(future) for future in futures] == [["made"]] * 3
-    assert server.log.read_text().count('{"durable":true,"op":"commit"}') == 1
+    wait_until(lambda: server.log.read_text().count('{"durable":true,"op":"commit"}') == 1, "it is logged once")
 
 
 def test_what_is_acknowledged_lazily_survives_the_servers_death(
@@ -254,7 +256,7 @@ def test_what_is_acknowledged_lazily_survives_the_servers_death(
         server.kill()
         wait_gone(engine)
         server.start()
-        engine.wait_ready(5.0)
+        engine.wait_ready(30.0)
         assert f"item{number}" in items(engine)
 
 
