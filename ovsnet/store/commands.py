@@ -347,7 +347,7 @@ class DeletePool(StoreCommand):
             first = rows.address(held[0][0], ipv6=pool.subnet.version == 6)
             raise InUse(
                 f"pool {pool.name} has {len(held)} leases, such as {first} of {held[0][1]}",
-                hint="remove the endpoints that hold them first",
+                hint="remove the endpoints that hold them first, and release what is reserved",
             )
         for start in blocks.blocks:
             self._block_row(self.uuid, start).delete()

@@ -230,7 +230,7 @@ def test_a_group_is_atomic(connect: Callable[..., Engine]) -> None:
 
 def test_commits_are_durable_when_asked(server: OvsdbServer, connect: Callable[..., Engine]) -> None:
     connect().execute(Put(lazy := connect(), "bread"))
-    assert items(lazy) == {"bread"}
+    wait_until(lambda: items(lazy) == {"bread"}, "the other one hears of it")
     assert '"op":"commit"' not in server.log.read_text()
     engine = connect(durable=True)
     engine.execute(Put(engine, "milk"))

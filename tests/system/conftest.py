@@ -148,9 +148,9 @@ def nothing_left(stack: Stack, no_leftovers: Callable[[], None]) -> Iterator[Non
     try:
         no_leftovers()
     finally:
-        for noun in ("endpoint", "network", "pool"):
+        for noun, force in (("endpoint", ()), ("network", ("--force",)), ("pool", ("--force",))):
             for row in stack.show(noun, "ls"):
-                stack.cli(noun, "rm", row["id"], check=False)
+                stack.cli(noun, "rm", *force, row["id"], check=False)
 
 
 @pytest.fixture
