@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.harness import Stack, environment
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
 
 EXAMPLES = int(os.environ.get("OVSNET_EXAMPLES", "4000"))
 EXECUTED = max(1, EXAMPLES // 20)
