@@ -176,6 +176,15 @@ class Daemon:
             plugins.start()
             undo.callback(settings.cni_socket.unlink, missing_ok=True)
             undo.callback(plugins.stop)
+            self._listeners.append(plugins)
+            mode = 0o660 if settings.roles_of_groups.keys() <= {settings.socket_group} else 0o666
+            for server in (
+                Listener(settings.api_socket, app, mode=mode, group=settings.socket_group, threads=settings.workers),
+                *(TlsListener(one, app, settings) for one in settings.listen),
+            ):
+                server.start()
+                undo.callback(server.stop)
+                self._listeners.append(server)
             docker = DockerListener(
                 _listen(settings.docker_socket, 0o600, ""),
                 cnm.create_plugin(
@@ -189,15 +198,7 @@ class Daemon:
             docker.start()
             undo.callback(settings.docker_socket.unlink, missing_ok=True)
             undo.callback(docker.stop)
-            self._listeners += [plugins, docker]
-            mode = 0o660 if settings.roles_of_groups.keys() <= {settings.socket_group} else 0o666
-            for server in (
-                Listener(settings.api_socket, app, mode=mode, group=settings.socket_group, threads=settings.workers),
-                *(TlsListener(one, app, settings) for one in settings.listen),
-            ):
-                server.start()
-                undo.callback(server.stop)
-                self._listeners.append(server)
+            self._listeners.append(docker)
             undo.callback(controller.events.close)  # before the listeners, which wait for who follows
             self._undo = undo.pop_all()
 
