@@ -43,6 +43,7 @@ class Kind(StrEnum):
     PORT_STRAY = "port-stray"
     DEVICE_STRAY = "device-stray"
     LEASE_STRAY = "lease-stray"
+    ABANDONED = "abandoned"
 
 
 class Where(StrEnum):
@@ -53,6 +54,7 @@ class Where(StrEnum):
     SANDBOX = "sandbox"  # the kernel, in a container's
     FILTER = "filter"  # nftables
     STORE = "store"  # the store itself
+    REAPER = "reaper"  # what it sees of namespaces and of Docker
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 
+from . import plan
 from .controller import REAPER, Controller
 from .docker import REQUESTER, DockerDriver
 from .dockerd import DockerApi, DockerNetwork, Incarnation
 from .errors import InvalidNetns, OvsnetError
 from .link import open_netns
 from .model import Endpoint, Lease, LeaseOwner, Network, Origin, OwnerKind, Pool
+from .plan import Action
+from .reconcile import Found
 
 LOG = logging.getLogger(__name__)
 
@@ -196,6 +199,8 @@ class Reaper:
         self._name = settings.docker_socket.stem
         self._api = DockerApi(settings.docker_api, self._name) if settings.docker_api else None
         self._since: dict[tuple[Kind, tuple[str, ...]], float] = {}
+        self._watched: frozenset[tuple[Kind, tuple[str, ...]]] = frozenset()  # in the last two pictures
+        self._docker: Mapping[str, DockerNetwork] | None = None  # what it told last
         self._mute = False  # Docker's API does not answer, which was said
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
@@ -213,13 +218,14 @@ class Reaper:
 
     def find(self) -> list[Stale]:
         """What looks abandoned now; nothing is changed."""
-        return find_stale(self._picture())
+        return find_stale(self._picture(None, ask=True))
 
     def look(self) -> list[Stale]:
         """Take a picture, and remove what was abandoned in every one for the grace period; what has been removed."""
         now = time.monotonic()
         found = {(one.kind, one.ref): one for one in self.find()}
         before, self._since = self._since, {}
+        self._watched = frozenset(found.keys() & before.keys())
         removed = []
         for key, stale in found.items():
             since = before.get(key)
@@ -235,6 +241,27 @@ class Reaper:
                 except OvsnetError as exc:
                     LOG.warning("%s looks abandoned (%s), but stays for now: %s", stale.what, stale.reason, exc)
         return removed
+
+    def watched(self) -> Iterator[Found]:
+        """What looks abandoned and did so in the last two pictures, for the reconciler to tell; nothing if nothing is reaped.
+
+        Judged by what Docker told last: it may not be asked while somebody waits for the answer.
+        """
+        watched = self._watched
+        for one in find_stale(self._picture(self._docker)) if watched else ():
+            if (one.kind, one.ref) not in watched:
+                continue
+            yield Found(
+                Action(
+                    plan.Kind.ABANDONED,
+                    plan.Where.REAPER,
+                    one.what,
+                    f"looks abandoned: {one.reason}",
+                    f"the reaper removes it when it has looked so for {self._grace:g} s",
+                    "/".join((one.kind, *one.ref)),
+                ),
+                None,
+            )
 
     def _remove(self, stale: Stale) -> bool:
         """Whether it was abandoned indeed, and is gone."""
@@ -253,7 +280,8 @@ class Reaper:
                 store.delete_pool(stale.ref[0])
         return True
 
-    def _picture(self) -> Picture:
+    def _picture(self, docker: Mapping[str, DockerNetwork] | None, *, ask: bool = False) -> Picture:
+        """With what Docker has told, or tells when it is asked."""
         callers, settings = self._driver.callers, self._controller.settings
         store = self._controller.store
         leases = store.leases_of_kind(OwnerKind.DOCKER)
@@ -262,7 +290,8 @@ class Reaper:
         pools = {one.pool.uuid: one.pool for one in store.pools()}
         leases = tuple(one for one in leases if one[0] in pools)  # or it has just gone
         mine = tuple(one for one in endpoints if one.network in networks)
-        docker = self._ask()  # last: what it does not know *later* is forgotten, or has just been made
+        if ask:  # last: what it does not know *later* is forgotten, or has just been made
+            docker = self._docker = self._ask()
         owners = {_identity(one) for one in mine} | {_holder(one) for _, one in leases}
         caller = callers.present()
         return Picture(

@@ -273,7 +273,7 @@ class Reconciler:
                 action = one.action
                 if not self._ripe(action):
                     self._later("", action.patience)
-                elif not action.remedy:
+                elif not action.remedy or action.kind is Kind.ABANDONED:  # the reaper, and nobody else, removes that
                     left.append(action)
                 elif action.kind in _OF_NETWORK:
                     wrong.setdefault(action.key, []).append(action)

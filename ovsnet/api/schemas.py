@@ -384,7 +384,9 @@ class Difference(BaseModel):
     """What differs on this host from what the store wants."""
 
     kind: str = Field(description="Stable, for scripts")
-    where: str = Field(description="Who says so: `switch`, `host`, `sandbox`, `filter`, or the `store` itself")
+    where: str = Field(
+        description="Who says so: `switch`, `host`, `sandbox`, `filter`, the `store` itself, or the `reaper`"
+    )
     target: str
     reason: str = Field(description="Why it is a difference; and if mending it failed, why")
     remedy: str = Field(description="What mends it; empty if nothing is done")

@@ -131,6 +131,13 @@ def let_time_pass(world: World, netns: Callable[[], Netns]) -> None:
     world.stack.cli("network", "rm", "pods")
 
 
+def abandoned(world: World) -> list[str]:
+    """What a dry run says that the reaper watches."""
+    found = json.loads(world.stack.cli("reconcile", "--dry-run", "-o", "json", check=False).stdout)
+    assert found["done"] == []
+    return [one["target"] for one in found["left"] if (one["kind"], one["where"]) == ("abandoned", "reaper")]
+
+
 def test_a_namespace_that_is_deleted_without_del(world: World, netns: Callable[[], Netns], fault_row: FaultRow) -> None:
     lost, kept, other = [netns() for _ in range(3)], netns(), netns()
     conf = {one.name: world.attach(one.name, one) for one in (*lost, kept, other)}
@@ -145,9 +152,11 @@ def test_a_namespace_that_is_deleted_without_del(world: World, netns: Callable[[
             took = time.monotonic() - begin
             assert world.containers() == {kept.name, other.name}
             assert other.pings(address.partition("/")[0])
+            assert abandoned(world) == [f"endpoint of {kept.name} on network pods"]
         finally:
             process.kill()
     wait_until(lambda: world.containers() == {other.name}, "the last process was its life", PATIENCE)
+    assert abandoned(world) == []
     pods = world.leases("pods")
     fault_row(
         fault="container's netns deleted without DEL",

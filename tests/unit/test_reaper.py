@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from ovsnet import plan
 from ovsnet.docker import REQUESTER
 from ovsnet.dockerd import DockerNetwork, Incarnation
 from ovsnet.errors import OvsnetError, Unavailable
@@ -263,3 +264,36 @@ def test_once_is_never_enough(clock: Callable[[float], None]) -> None:
     reaper.seen = [ONE]
     clock(9999)
     assert reaper.look() == []
+
+
+class Judging(Reaper):
+    """A reaper that is shown pictures, and removes nothing."""
+
+    def __init__(self, seen: Picture) -> None:
+        settings = SimpleNamespace(reap_after=60.0, docker_socket=Path("/run/ovsnet.sock"), docker_api=None)
+        super().__init__(cast("Controller", SimpleNamespace(settings=settings)), cast("DockerDriver", None))
+        self.seen = seen
+
+    def _picture(self, docker: Mapping[str, DockerNetwork] | None, *, ask: bool = False) -> Picture:
+        if ask:
+            docker = self._docker = self.seen.docker
+        return replace(self.seen, docker=docker)
+
+
+def test_what_is_watched_is_told_as_long_as_it_lasts() -> None:
+    gone = replace(ASKED, docker={ID: told()}, endpoints=(of_docker(NOW),), leases=(lease(NOW),))
+    reaper = Judging(gone)
+    assert list(reaper.watched()) == []
+    reaper.look()
+    assert list(reaper.watched()) == []  # a request that passes through looks the same, once
+    reaper.look()
+    found = [one.action for one in reaper.watched()]
+    assert [one.key.partition("/")[0] for one in found] == ["endpoint", "lease"]
+    assert {(one.kind, one.where) for one in found} == {(plan.Kind.ABANDONED, plan.Where.REAPER)}
+    assert all("60 s" in one.remedy and "Docker does not know it" in one.reason for one in found)
+    assert all(one.act is None for one in reaper.watched())
+    reaper.seen = replace(gone, endpoints=())  # it was deleted, and Docker has not been asked again
+    assert [one.action.key.partition("/")[0] for one in reaper.watched()] == ["lease"]
+    reaper.seen = replace(ASKED, docker={ID: told(ENDPOINT, addresses=("10.77.0.9",))}, leases=gone.leases)
+    reaper.look()
+    assert list(reaper.watched()) == []
