@@ -148,6 +148,8 @@ class DockerDriver:
         self.callers = Callers(controller.settings.node)
         # Addresses reserved for a name that Docker asked for without one: CreateEndpoint has to tell the name.
         self._owed: dict[tuple[str, IPAddress], str] = {}
+        # Second addresses of endpoints (by uuid) that a new dockerd, the first here, may repeat: one it has repeated.
+        self._repeatable: set[tuple[str, str, IPAddress]] = set()
         self._releases = Releases(controller.store)
 
     def stop(self) -> None:
@@ -334,6 +336,12 @@ class DockerDriver:
                 and endpoint.labels.get(REQUESTER) != requester
             ):
                 self._store.set_endpoint(endpoint.uuid, labels={**endpoint.labels, REQUESTER: requester})
+                others = {one.ip for one in endpoint.addresses} - {address}
+                self._repeatable.difference_update([one for one in tuple(self._repeatable) if one[0] != requester])
+                self._repeatable.update((requester, endpoint.uuid, other) for other in others)
+                return True
+            if endpoint is not None and (repeated := (requester, endpoint.uuid, address)) in self._repeatable:
+                self._repeatable.discard(repeated)
                 return True
         elif owner.kind is OwnerKind.RESERVED:
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -108,6 +109,15 @@ def start_container(dockerd: Dockerd, name: str, network: str) -> str:
     """A Docker container on `network`; its IPv4 address."""
     dockerd.docker("run", "--detach", "--name", name, "--network", network, IMAGE)
     return dockerd.address(name, network)
+
+
+def refusals(stack: Stack, begin: int) -> list[str]:
+    """Docker's calls that failed, as ovsnetd's log tells from byte `begin` on: some that dockerd takes without a word."""
+    lines = stack.log.read_bytes()[begin:].decode(errors="replace").splitlines()
+    told = [json.loads(line) for line in lines if line.startswith("{")]
+    calls = [one for one in told if one["event"].startswith("docker ") and "result" in one]
+    assert calls, "Docker has called, and the log tells nothing of it"
+    return [f"{one['event']}: {one.get('error')}" for one in calls if one["result"] != "ok"]
 
 
 def unanswered(members: Mapping[str, Reach], *others: str) -> list[str]:

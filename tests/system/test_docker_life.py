@@ -22,7 +22,7 @@ import pytest
 
 from tests.conftest import FaultRow
 from tests.harness import IMAGE, Dockerd, Netns, Ovs, Stack, wait_until
-from tests.system.containers import Ping, create_network, start_container
+from tests.system.containers import Ping, create_network, refusals, start_container
 
 pytestmark = [pytest.mark.docker, pytest.mark.long]
 
@@ -181,6 +181,26 @@ def test_a_container_whose_link_came_home(world: World) -> None:
         assert world.leases("blue") == {GATEWAY: "gateway"}
         world.dockerd.docker("network", "connect", "blue", "web")
         assert world.dockerd.pings("web", GATEWAY)
+
+
+def test_both_addresses_of_an_endpoint_are_repeated(world: World) -> None:
+    """By each dockerd that restores it; a second wish for one of them is refused."""
+    stack, dockerd = world.stack, world.dockerd
+    create_network(dockerd, stack, "blue", SUBNET, "fd93:1::/64")
+    start_container(dockerd, "web", "blue")
+    (before,) = stack.endpoints()
+    for _ in range(2):
+        dockerd.kill9()
+        told = stack.log.stat().st_size
+        dockerd.start()
+        assert refusals(stack, told) == []
+        (now,) = stack.endpoints()
+        assert now["addresses"] == before["addresses"]
+    for flag, interface in zip(("--ip", "--ip6"), before["addresses"], strict=True):
+        again = dockerd.docker(
+            "run", "--rm", "--network", "blue", flag, interface.partition("/")[0], IMAGE, "true", check=False
+        )
+        assert "in use" in again.stderr
 
 
 @pytest.mark.parametrize("asked", [False, True], ids=["kernel", "api"])
