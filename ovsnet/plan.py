@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -131,6 +131,8 @@ _NewAction = Callable[[Kind, Where, str, str], Action]
 # spare port that a request has taken may be so for as long as the request takes.
 _ORPHAN_PATIENCE = 2.0
 _DEVICE_PATIENCE = 30.0
+# Docker tells where a container's namespace will be some time before runc makes it.
+_JOIN_PATIENCE = 3.0
 
 
 def diff(desired: Desired, actual: Actual) -> list[Action]:
@@ -205,7 +207,8 @@ def of_endpoint(endpoint: Endpoint, network: Network, actual: Actual) -> Iterato
 
     sandbox = actual.sandboxes[endpoint.uuid]
     if sandbox.presence is Presence.GONE:
-        yield action(Kind.NAMESPACE_GONE, Where.SANDBOX, f"has no namespace any more: {sandbox.why}", "")
+        gone = action(Kind.NAMESPACE_GONE, Where.SANDBOX, f"has no namespace any more: {sandbox.why}", "")
+        yield replace(gone, patience=_JOIN_PATIENCE) if endpoint.origin is Origin.DOCKER else gone
         return
     name, state = endpoint.port, actual.switch
     port, device = state.ports.get(name), actual.devices.get(name)

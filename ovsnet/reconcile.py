@@ -432,6 +432,8 @@ class Reconciler:
         for endpoint in endpoints:
             network = networks.get(endpoint.network)
             for action in plan.of_endpoint(endpoint, network, actual) if network else ():
+                if not self._ripe(action):  # a pass over everything tells it then
+                    continue
                 if not action.remedy or (patient and not self._may_try(action)):
                     left.append(action)
                 elif action.kind in _REMAKE:
