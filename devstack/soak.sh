@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Installs what is missing, then lets containers come and go while parts of the host fail:
+#   soak.sh --minutes 10 [--seed N] [--every SECONDS] [--logs DIRECTORY]
+# Exit status 0 if all that has to hold has held. The host is a network namespace of its own.
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+MESSAGES=2
+lock
+setup >&2
+unlock
+cd "$REPO"
+exec .venv/bin/python -m tests.soak "$@"
