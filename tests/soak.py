@@ -2,7 +2,8 @@
 
 Needs root. The host is a network namespace with its own Open vSwitch, ovsnetd and dockerd. Every few seconds something fails, in
 an order that the seed decides: each fault once, then each once more in another order. A client does what a runtime does: what
-was refused it takes back, again until that succeeds. Two containers stay all the time, and reach each other after each fault.
+was refused it takes back, again until that succeeds. Two containers stay all the time; after each fault they reach each other
+again, and a third one can be made.
 
 What has to hold: no address is ever on two running containers, which the kernel is asked and not ovsnet; each container can be
 removed; and when all have gone, `ovsnet ipam check` and `ovsnet reconcile --dry-run` find nothing once the grace periods are
@@ -45,7 +46,7 @@ GATEWAYS = ("10.89.0.1", "fd89::1")
 REAP_AFTER, COOLDOWN, RECONCILE = 3.0, 0.5, 5.0  # seconds
 LIVES = (0.0, 3.0)  # seconds, from and to
 PATIENCE = 60.0  # seconds for what was refused to succeed, and for the end
-REACHED = 40.0  # seconds after a fault, in which those who stay reach each other again
+WELL = 40.0  # seconds after a fault, in which those who stay reach each other again, and in which an ADD succeeds
 LOOK = 1.0  # seconds between two looks at all containers' addresses
 DEFECTS = ("by a defect", "Traceback (most recent call last)")
 
@@ -86,7 +87,7 @@ def holders(running: Sequence[Running]) -> dict[str, list[str]]:
 
 @dataclass
 class Faults:
-    """How often each was made, and the longest time until those who stay reached each other, in seconds."""
+    """How often each was made, and the longest time, in seconds, until who stays was reached and an ADD succeeded."""
 
     made: Counter[str] = field(default_factory=Counter)
     slowest: dict[str, float] = field(default_factory=dict)
@@ -312,12 +313,15 @@ class Soak:
             self._say(f"  {fault}: there was nothing to break")
             return
         (one, _), (_, address) = stay
+        probe = self._space()
         try:
             for to in (address, *GATEWAYS):
-                wait_until(lambda to=to: one.pings(to, wait=1), f"{to} is reached again", REACHED)  # type: ignore[misc]
+                wait_until(lambda to=to: one.pings(to, wait=1), f"{to} is reached again", WELL)  # type: ignore[misc]
+            wait_until(lambda: self.add(probe), "an ADD succeeds again", WELL)
         except AssertionError as error:
             self._is_wrong(f"after {fault}: {error}")
         took = time.monotonic() - begun
+        self.delete(probe)
         self.faults.made[fault] += 1
         self.faults.slowest[fault] = max(took, self.faults.slowest.get(fault, 0.0))
         self._say(f"  {fault}: {took:.1f} s")
@@ -469,7 +473,7 @@ def _report(figures: dict[str, object]) -> None:
     assert isinstance(made, dict)
     assert isinstance(slowest, dict)
     for fault, times in sorted(made.items()):
-        print(f"{fault:<36}{times:>4} times, reached again after at most {slowest[fault]:>5.1f} s")
+        print(f"{fault:<36}{times:>4} times, all well after at most {slowest[fault]:>5.1f} s")
     wrong = figures["wrong"]
     assert isinstance(wrong, list)
     print("\n".join(f"WRONG: {one}" for one in wrong) or "all held")
