@@ -24,7 +24,7 @@ from tests.conftest import FaultRow
 from tests.harness import IMAGE, Dockerd, Netns, Ovs, Stack, wait_until
 from tests.system.containers import Ping, create_network, refusals, start_container
 
-pytestmark = [pytest.mark.docker, pytest.mark.long]
+pytestmark = [pytest.mark.docker, pytest.mark.long, pytest.mark.faults]
 
 GRACE = 1.5
 PATIENCE = 30.0  # seconds, on a busy machine
