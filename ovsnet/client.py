@@ -314,8 +314,12 @@ class Client:
         exclusions: Sequence[str] = (),
         static_ranges: Sequence[str] = (),
         labels: dict[str, str] | None = None,
+        dry_run: bool = False,
     ) -> Pool:
-        """Make a pool. Without `gateway` the first assignable address is one, unless `no_gateway`."""
+        """Make a pool. Without `gateway` the first assignable address is one, unless `no_gateway`.
+
+        With `dry_run`, here and below, the change is only checked.
+        """
         body = _given(
             subnet=subnet,
             name=name,
@@ -328,7 +332,7 @@ class Client:
         )
         if no_gateway:
             body["gateway"] = None
-        return cast(Pool, self._call("POST", "/v1/pools", body))
+        return cast(Pool, self._call("POST", "/v1/pools" + _dry(dry_run), body))
 
     def change_pool(
         self,
@@ -340,6 +344,7 @@ class Client:
         static_ranges: Sequence[str] | None = None,
         draining: bool | None = None,
         etag: str = "*",
+        dry_run: bool = False,
     ) -> Pool:
         """Change a pool; what is None (or "") stays. `etag` is the state that it is meant for, else PreconditionFailed."""
         body: dict[str, Any] = {"subnet": subnet} if subnet else {}
@@ -348,16 +353,18 @@ class Client:
                 body[key] = list(value)
         if draining is not None:
             body["draining"] = draining
-        return cast(Pool, self._call("PATCH", f"/v1/pools/{_part(ref)}", body, {"If-Match": etag}))
+        target = f"/v1/pools/{_part(ref)}" + _dry(dry_run)
+        return cast(Pool, self._call("PATCH", target, body, {"If-Match": etag}))
 
     def delete_pool(self, ref: str, *, force: bool = False) -> None:
         """Delete a pool that no network uses; `force` takes along reservations and what Docker holds."""
         self._call("DELETE", f"/v1/pools/{_part(ref)}" + ("?force=true" if force else ""))
 
-    def reserve(self, pool: str, name: str, address: str = "") -> Reservation:
+    def reserve(self, pool: str, name: str, address: str = "", *, dry_run: bool = False) -> Reservation:
         """Keep an address of a pool for a name: the one given, or the next free."""
         body = _given(name=name, address=address)
-        return cast(Reservation, self._call("POST", f"/v1/pools/{_part(pool)}/reservations", body))
+        target = f"/v1/pools/{_part(pool)}/reservations" + _dry(dry_run)
+        return cast(Reservation, self._call("POST", target, body))
 
     def release_reservation(self, pool: str, name: str) -> None:
         """Keep the address no longer."""
@@ -374,6 +381,11 @@ class Client:
     def repair(self, *, dry_run: bool = False) -> Check:
         """Mend what is certain."""
         return cast(Check, self._call("POST", "/v1/check", {"dry_run": dry_run}))
+
+    def begin_check(self, *, repair: bool = False, dry_run: bool = False) -> Operation:
+        """Begin what `check`, or `repair`, does; `finish` gives its answer."""
+        body = {"dry_run": dry_run} if repair else None
+        return cast(Operation, self._call("POST" if repair else "GET", "/v1/check", body, {"Prefer": "respond-async"}))
 
     def reconcile(self, *, dry_run: bool = False) -> Reconciliation:
         """Mend what differs from the store on ovsnetd's host, or only tell it."""
@@ -400,6 +412,7 @@ class Client:
         masquerade: bool = False,
         routed: bool = False,
         labels: dict[str, str] | None = None,
+        dry_run: bool = False,
     ) -> Network:
         """Make a network on existing `pools`, or with new ones for `subnets`. `vlan` 0 is untagged, None a free one."""
         body = _given(
@@ -414,7 +427,7 @@ class Client:
             routed=routed,
             labels=labels,
         )
-        return cast(Network, self._call("POST", "/v1/networks", body))
+        return cast(Network, self._call("POST", "/v1/networks" + _dry(dry_run), body))
 
     def delete_network(self, ref: str) -> None:
         """Delete a network that has no endpoints."""
@@ -610,6 +623,10 @@ def _part(ref: str) -> str:
     if not ref or "/" in ref:
         raise InvalidRequest(f"{ref!r} is neither a name nor a UUID", hint="`ls` shows both")
     return quote(ref, safe="")
+
+
+def _dry(dry_run: bool) -> str:
+    return "?dry_run=1" if dry_run else ""
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -9,38 +9,47 @@ import click
 
 from ovsnet.errors import NotFound
 
+from .completion import known
+from .listing import print_list, watch_option
 from .output import Column, print_json, print_table
+from .progress import finish
 from .session import EXIT_FAILURE, Session, options
 
 if TYPE_CHECKING:
-    from ovsnet.client import Lease
+    from ovsnet.client import Check, Lease
 
 _FINDINGS = (Column("WHAT"), Column("WHO"), Column("WHY"), Column("REMEDY", 1))
 
 
 @click.command("show")
-@click.argument("what", metavar="[POOL|ADDRESS]", required=False)
+@click.argument("what", metavar="[POOL|ADDRESS]", required=False, shell_complete=known("pool"))
+@watch_option
 @options
 @click.pass_obj
-def show(session: Session, what: str | None) -> None:
+def show(session: Session, what: str | None, watch: bool) -> None:
     """Show every pool's addresses that are given out, those of one pool, or who has one address."""
     client = session.client()
     address = _address(what)
-    pools = [one["name"] for one in client.pools()] if what is None or address else [what]
-    found: list[Lease] = [
-        lease
-        for pool in pools
-        for lease in client.leases(pool)
-        if address is None or ipaddress.ip_address(lease["address"]) == address
-    ]
-    if address is not None and not found:
-        raise NotFound(f"nobody has {address}", hint="see `ovsnet ipam history` for who had it")
-    if session.json:
-        print_json(found)
-        return
-    print_table(
+
+    def ask() -> list[Lease]:
+        pools = [one["name"] for one in client.pools()] if what is None or address else [what]
+        found = [
+            lease
+            for pool in pools
+            for lease in client.leases(pool)
+            if address is None or ipaddress.ip_address(lease["address"]) == address
+        ]
+        if address is not None and not found and not watch:
+            raise NotFound(f"nobody has {address}", hint="see `ovsnet ipam history` for who had it")
+        return found
+
+    print_list(
+        session,
+        ask,
         (Column("ADDRESS"), Column("POOL"), Column("KIND"), Column("OWNER"), Column("NODE", 1)),
-        ((one["address"], one["pool"], one["owner"]["kind"], one["owner"]["id"], one["node"]) for one in found),
+        lambda one: (one["address"], one["pool"], one["owner"]["kind"], one["owner"]["id"], one["node"]),
+        key="address",
+        watch=watch,
     )
 
 
@@ -54,7 +63,8 @@ def check(ctx: click.Context, session: Session, repair: bool, dry_run: bool) -> 
     """Compare leases, endpoints, the switch's ports and the live links; exit code 1 if something disagrees."""
     if dry_run and not repair:
         raise click.UsageError("--dry-run goes with --repair")
-    found = session.client().repair(dry_run=dry_run) if repair else session.client().check()
+    client = session.client()
+    found: Check = finish(client, client.begin_check(repair=repair, dry_run=dry_run), "comparing")
     if session.json:
         print_json(found)
     elif found["ok"] and not found["mended"]:
@@ -68,7 +78,7 @@ def check(ctx: click.Context, session: Session, repair: bool, dry_run: bool) -> 
 
 
 @click.command("reserve")
-@click.argument("pool")
+@click.argument("pool", shell_complete=known("pool"))
 @click.argument("name")
 @click.argument("address", required=False, default="")
 @options
@@ -83,7 +93,7 @@ def reserve(session: Session, pool: str, name: str, address: str) -> None:
 
 
 @click.command("release")
-@click.argument("pool")
+@click.argument("pool", shell_complete=known("pool"))
 @click.argument("what", metavar="NAME|ADDRESS")
 @options
 @click.pass_obj

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from .output import Column, print_json, print_table
+from .listing import print_list
+from .output import Column
 from .session import Session, options
 
 
@@ -19,11 +20,11 @@ from .session import Session, options
 @click.pass_obj
 def audit(session: Session, caller: str, path: str, since: str, limit: int) -> None:
     """Tell who changed what by the REST API and this command, the latest first; -o json has before and after."""
-    found = session.client().audit(caller=caller, path=path, since=since, limit=limit)
-    if session.json:
-        print_json(found)
-        return
-    print_table(
+    client = session.client()
+    print_list(
+        session,
+        lambda: client.audit(caller=caller, path=path, since=since, limit=limit),
         (Column("TIME"), Column("WHO"), Column("ROLE", 2), Column("WHAT"), Column("WHERE"), Column("STATUS", 1)),
-        ((one["time"], one["caller"], one["role"], one["operation"], one["path"], one["status"]) for one in found),
+        lambda one: (one["time"], one["caller"], one["role"], one["operation"], one["path"], one["status"]),
+        key="id",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,15 +11,14 @@ import click
 
 from ovsnet.errors import Unavailable
 
-from .output import Column, print_json, print_line, print_table
+from .listing import PATIENCE, PAUSE, print_list
+from .output import Column, print_document, print_line
 from .resources import short_container
 from .session import Session, options
 
 if TYPE_CHECKING:
     from ovsnet.client import Client, Event
 
-_PATIENCE = 60.0  # seconds in which ovsnetd may come back while it is followed
-_PAUSE = 1.0
 _WIDTHS = (25, 8, 15, 15, 12, 15)
 
 
@@ -38,11 +36,8 @@ def events(session: Session, follow: bool, limit: int) -> None:
     past = client.events(limit=max(limit, 1))  # of none the last id would not be known
     shown = past[-limit:] if limit else []
     if not follow:
-        if session.json:
-            print_json(shown)
-        else:
-            titles = ("TIME", "WHAT", "ADDRESS", "NETWORK", "CONTAINER", "REASON")
-            print_table(tuple(map(Column, titles)), (_row(one) for one in shown))
+        titles = ("TIME", "WHAT", "ADDRESS", "NETWORK", "CONTAINER", "REASON")
+        print_list(session, lambda: shown, tuple(map(Column, titles)), _row, key="id")
         return
     for one in shown:
         _print(session, one)
@@ -61,14 +56,16 @@ def _followed(client: Client, after: int) -> Iterator[Event]:
                 lost = time.monotonic()
             lost = time.monotonic()  # it ended in order
         except Unavailable:
-            if time.monotonic() - lost > _PATIENCE:
+            if time.monotonic() - lost > PATIENCE:
                 raise
-        time.sleep(_PAUSE)
+        time.sleep(PAUSE)
 
 
 def _print(session: Session, one: Event) -> None:
     if session.json:
-        click.echo(json.dumps(one))  # one a line
+        print_document(one)
+    elif session.output == "name":
+        click.echo(one["id"])
     else:
         print_line(_row(one), _WIDTHS)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .output import Column, print_json, print_table
+from .listing import print_list
+from .output import Column
 from .resources import short_container
 from .session import Session, options
 
@@ -28,10 +29,7 @@ def ipam() -> None:
 @click.pass_obj
 def ipam_history(session: Session, address: str, at: str, pool: str) -> None:
     """Tell who had an address, the latest first."""
-    found = session.client().lease_history(address, at=at, pool=pool)
-    if session.json:
-        print_json(found)
-        return
+    client = session.client()
     columns = (
         Column("SINCE"),
         Column("UNTIL"),
@@ -42,22 +40,20 @@ def ipam_history(session: Session, address: str, at: str, pool: str) -> None:
         Column("NODE", 5),
         Column("RELEASED BY", 2),
     )
-    print_table(
-        columns,
-        (
-            (
-                _local(item["since"]),
-                item["until"] and _local(item["until"]),
-                item["owner"]["kind"],
-                _owner(item),
-                item["network"],
-                item["pool"],
-                item["node"],
-                item["released_by"],
-            )
-            for item in found
-        ),
-    )
+
+    def row(item: LeaseRecord) -> tuple[object, ...]:
+        return (
+            _local(item["since"]),
+            item["until"] and _local(item["until"]),
+            item["owner"]["kind"],
+            _owner(item),
+            item["network"],
+            item["pool"],
+            item["node"],
+            item["released_by"],
+        )
+
+    print_list(session, lambda: client.lease_history(address, at=at, pool=pool), columns, row, key="container")
 
 
 def _local(moment: str) -> str:

@@ -11,9 +11,11 @@ from . import addresses
 from .audit import audit
 from .bundle import bundle
 from .cni import cni
+from .completion import completion
 from .db import db
 from .doctor import doctor
 from .events import events
+from .help import help_
 from .ipam import ipam
 from .output import print_json, print_sheet
 from .reconcile import reconcile
@@ -29,6 +31,7 @@ def cli(ctx: click.Context) -> None:
     """Container networks on Open vSwitch: pools, networks and endpoints of ovsnetd.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 not found, 4 conflict, 5 unavailable.
+    `ovsnet help` lists what is explained at length.
     """
     ctx.ensure_object(Session)
 
@@ -63,7 +66,7 @@ def version(session: Session) -> None:
 
 for group in (pool, network, endpoint, ipam, token, cni, db):
     cli.add_command(group)
-for command in (events, reconcile, doctor, bundle, audit):
+for command in (events, reconcile, doctor, bundle, audit, completion, help_):
     cli.add_command(command)
 for command in (addresses.show, addresses.check, addresses.reserve, addresses.release):
     ipam.add_command(command)

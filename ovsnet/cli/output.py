@@ -1,4 +1,4 @@
-"""Answers on stdout: JSON as the API gave it, or tables that fit the terminal."""
+"""Answers on stdout: JSON or YAML as the API gave it, or tables that fit the terminal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
+
+from .session import Session
 
 GAP = 2  # blanks between columns
 
@@ -23,16 +25,42 @@ class Column:
 
 
 def print_json(value: Any) -> None:
-    """`value` as the API gave it."""
-    click.echo(json.dumps(value, indent=2))
+    """`value` as the API gave it: as JSON, or with `-o yaml` as YAML."""
+    click.echo(as_yaml(value) if _output() == "yaml" else json.dumps(value, indent=2), nl=_output() != "yaml")
+
+
+def print_document(value: Any) -> None:
+    """One of many values that follow each other: JSON on one line, or with `-o yaml` a document of YAML."""
+    click.echo("---\n" + as_yaml(value) if _output() == "yaml" else json.dumps(value), nl=_output() != "yaml")
+
+
+def as_yaml(value: Any) -> str:
+    """`value` as YAML, its keys in their order."""
+    import yaml  # noqa: PLC0415  # slow
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # they are hard to read
+            return True
+
+    return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _output() -> str:
+    """What `-o` says."""
+    session = click.get_current_context().find_object(Session)
+    return session.output if session else "table"
 
 
 def print_table(columns: tuple[Column, ...], rows: Iterable[tuple[object, ...]]) -> None:
-    """Rows under the columns' titles. Into a pipe or file: every column, every row on one line (lists: with commas)."""
+    """Rows under the columns' titles; those that the terminal has no room for are left out, unless it is `-o wide`.
+
+    Into a pipe or file: every column, every row on one line (lists: with commas).
+    """
     terminal = sys.stdout.isatty()
-    cells = [[_cell(value, "\n" if terminal else ",") for value in row] for row in rows]
+    wide = _output() == "wide"
+    cells = [[_cell(value, "\n" if terminal and not wide else ",") for value in row] for row in rows]
     shown = list(range(len(columns)))
-    if terminal:
+    if terminal and not wide:
         widths = [
             max(len(line) for cell in (column.title, *(row[index] for row in cells)) for line in cell.split("\n"))
             for index, column in enumerate(columns)
@@ -42,7 +70,7 @@ def print_table(columns: tuple[Column, ...], rows: Iterable[tuple[object, ...]])
             if not columns[least].optional:
                 break
             shown.remove(least)
-    _render([columns[index].title for index in shown], [[row[index] for index in shown] for row in cells])
+    _render([columns[index].title for index in shown], [[row[index] for index in shown] for row in cells], wide=wide)
 
 
 def print_line(row: tuple[object, ...], widths: tuple[int, ...]) -> None:
@@ -69,8 +97,8 @@ def _cell(value: object, separator: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in str(value))  # no escape sequences from outside
 
 
-def _render(titles: list[str] | None, rows: list[list[str]]) -> None:
-    if not sys.stdout.isatty():
+def _render(titles: list[str] | None, rows: list[list[str]], *, wide: bool = False) -> None:
+    if wide or not sys.stdout.isatty():
         lines = rows if titles is None else [titles, *rows]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         for line in lines:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ovsnet.errors import EndpointNotFound, InvalidRequest
 from ovsnet.model import ANTI_SPOOFING
 
-from .output import Column, print_json, print_sheet, print_table
+from .completion import known
+from .listing import print_list, watch_option
+from .output import Column, print_json, print_sheet
+from .progress import finish
 from .session import Session, for_each, options
 
 if TYPE_CHECKING:
-    from ovsnet.client import Client, Endpoint, Network, Operation, Pool
+    from ovsnet.client import Client, Endpoint, Network, Pool
+
+Command = Callable[..., Any]
 
 SHORT_ID = 8
 UUID_LENGTH = 36
 
-names = click.argument("names", metavar="NAME...", nargs=-1, required=True)
+
+def _names(noun: str) -> Callable[[Command], Command]:
+    return click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=known(noun))
 
 
 @click.group()
@@ -28,14 +35,11 @@ def pool() -> None:
 
 
 @pool.command("ls")
+@watch_option
 @options
 @click.pass_obj
-def pool_ls(session: Session) -> None:
+def pool_ls(session: Session, watch: bool) -> None:
     """List all pools."""
-    found = session.client().pools()
-    if session.json:
-        print_json(found)
-        return
     columns = (
         Column("NAME"),
         Column("SUBNET"),
@@ -46,26 +50,24 @@ def pool_ls(session: Session) -> None:
         Column("SPACE", 4),
         Column("ORIGIN", 3),
     )
-    print_table(
-        columns,
-        (
-            (
-                item["name"],
-                item["subnet"],
-                item["gateway"],
-                item["leased"],
-                item["capacity"],
-                item["networks"],
-                item["space"],
-                item["origin"],
-            )
-            for item in found
-        ),
-    )
+
+    def row(item: Pool) -> tuple[object, ...]:
+        return (
+            item["name"],
+            item["subnet"],
+            item["gateway"],
+            item["leased"],
+            item["capacity"],
+            item["networks"],
+            item["space"],
+            item["origin"],
+        )
+
+    print_list(session, session.client().pools, columns, row, watch=watch)
 
 
 @pool.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=known("pool"))
 @options
 @click.pass_obj
 def pool_show(session: Session, name: str) -> None:
@@ -74,18 +76,20 @@ def pool_show(session: Session, name: str) -> None:
 
 
 @pool.command("leases")
-@click.argument("name")
+@click.argument("name", shell_complete=known("pool"))
+@watch_option
 @options
 @click.pass_obj
-def pool_leases(session: Session, name: str) -> None:
+def pool_leases(session: Session, name: str, watch: bool) -> None:
     """List who has which address of a pool."""
-    found = session.client().leases(name)
-    if session.json:
-        print_json(found)
-        return
-    print_table(
+    client = session.client()
+    print_list(
+        session,
+        lambda: client.leases(name),
         (Column("ADDRESS"), Column("KIND"), Column("OWNER"), Column("NODE", 1)),
-        ((item["address"], item["owner"]["kind"], item["owner"]["id"], item["node"]) for item in found),
+        lambda item: (item["address"], item["owner"]["kind"], item["owner"]["id"], item["node"]),
+        key="address",
+        watch=watch,
     )
 
 
@@ -122,7 +126,7 @@ def pool_create(
 
 
 @pool.command("set")
-@click.argument("name")
+@click.argument("name", shell_complete=known("pool"))
 @click.option("--subnet", metavar="CIDR", default="", help="Grow the pool: a larger subnet around the old one.")
 @click.option("--range", "ranges", metavar="R|none", multiple=True, help="Give only these, instead of the old ones.")
 @click.option("--exclude", "exclusions", metavar="R|none", multiple=True, help="Never give these.")
@@ -153,7 +157,7 @@ def pool_set(
 
 @pool.command("rm")
 @click.option("--force", is_flag=True, help="Show what is reserved or Docker's there, and delete it too.")
-@names
+@_names("pool")
 @options
 @click.pass_obj
 def pool_rm(session: Session, names: tuple[str, ...], force: bool) -> None:
@@ -180,14 +184,11 @@ def network() -> None:
 
 
 @network.command("ls")
+@watch_option
 @options
 @click.pass_obj
-def network_ls(session: Session) -> None:
+def network_ls(session: Session, watch: bool) -> None:
     """List all networks."""
-    found = session.client().networks()
-    if session.json:
-        print_json(found)
-        return
     columns = (
         Column("NAME"),
         Column("BRIDGE", 2),
@@ -198,26 +199,24 @@ def network_ls(session: Session) -> None:
         Column("INTERNAL", 5),
         Column("ORIGIN", 3),
     )
-    print_table(
-        columns,
-        (
-            (
-                item["name"],
-                item["bridge"],
-                item["vlan"],
-                item["subnets"],
-                item["gateways"],
-                item["mtu"],
-                item["internal"],
-                item["origin"],
-            )
-            for item in found
-        ),
-    )
+
+    def row(item: Network) -> tuple[object, ...]:
+        return (
+            item["name"],
+            item["bridge"],
+            item["vlan"],
+            item["subnets"],
+            item["gateways"],
+            item["mtu"],
+            item["internal"],
+            item["origin"],
+        )
+
+    print_list(session, session.client().networks, columns, row, watch=watch)
 
 
 @network.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=known("network"))
 @options
 @click.pass_obj
 def network_show(session: Session, name: str) -> None:
@@ -228,7 +227,14 @@ def network_show(session: Session, name: str) -> None:
 @network.command("create")
 @click.argument("name")
 @click.option("--subnet", "subnets", metavar="CIDR", multiple=True, help="Make a pool for it; one of each family.")
-@click.option("--pool", "pools", metavar="NAME", multiple=True, help="Use this pool; one of each family.")
+@click.option(
+    "--pool",
+    "pools",
+    metavar="NAME",
+    multiple=True,
+    help="Use this pool; one of each family.",
+    shell_complete=known("pool"),
+)
 @click.option("--bridge", metavar="B", default="", help="Default: the settings'.")
 @click.option("--vlan", metavar="N", type=int, help="VLAN tag, 0 for untagged. Default: a free one.")
 @click.option("--mtu", metavar="N", type=int, help="Bytes. Default: the settings'.")
@@ -269,19 +275,15 @@ def network_create(
 
 @network.command("rm")
 @click.option("--force", is_flag=True, help="Take all endpoints off them first, whoever they belong to.")
-@names
+@_names("network")
 @options
 @click.pass_obj
 def network_rm(session: Session, names: tuple[str, ...], force: bool) -> None:
     """Delete networks, by name or UUID."""
     client = session.client()
 
-    def told(operation: Operation) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\r{operation['done']} of {operation['total']} ", nl=False, err=True)
-
     def remove(name: str) -> None:
-        client.finish(client.remove_network(name), told)
+        finish(client, client.remove_network(name), f"taking endpoints off {name}")
 
     for_each(names, remove if force else client.delete_network, session)
 
@@ -292,15 +294,13 @@ def endpoint() -> None:
 
 
 @endpoint.command("ls")
-@click.option("--network", metavar="N", help="Only endpoints of this network.")
+@click.option("--network", metavar="N", help="Only endpoints of this network.", shell_complete=known("network"))
+@watch_option
 @options
 @click.pass_obj
-def endpoint_ls(session: Session, network: str | None) -> None:
+def endpoint_ls(session: Session, network: str | None, watch: bool) -> None:
     """List endpoints, whoever made them."""
-    found = session.client().endpoints(network)
-    if session.json:
-        print_json(found)
-        return
+    client = session.client()
     columns = (
         Column("ID"),
         Column("NETWORK"),
@@ -314,29 +314,27 @@ def endpoint_ls(session: Session, network: str | None) -> None:
         Column("PUBLISHED", 6),
         Column("NODE", 7),
     )
-    print_table(
-        columns,
-        (
-            (
-                item["id"][:SHORT_ID],
-                item["network"],
-                item["owner"]["kind"],
-                short_container(item["container"]),
-                item["ifname"],
-                item["addresses"],
-                item["mac"],
-                item["vlan"],
-                item["port"],
-                item["published"],
-                item["node"],
-            )
-            for item in found
-        ),
-    )
+
+    def row(item: Endpoint) -> tuple[object, ...]:
+        return (
+            item["id"][:SHORT_ID],
+            item["network"],
+            item["owner"]["kind"],
+            short_container(item["container"]),
+            item["ifname"],
+            item["addresses"],
+            item["mac"],
+            item["vlan"],
+            item["port"],
+            item["published"],
+            item["node"],
+        )
+
+    print_list(session, lambda: client.endpoints(network), columns, row, key="id", watch=watch)
 
 
 @endpoint.command("show")
-@click.argument("id")
+@click.argument("id", shell_complete=known("endpoint"))
 @options
 @click.pass_obj
 def endpoint_show(session: Session, id: str) -> None:  # noqa: A002  # the argument's name in the usage line
@@ -346,7 +344,9 @@ def endpoint_show(session: Session, id: str) -> None:  # noqa: A002  # the argum
 
 
 @endpoint.command("create")
-@click.option("--network", metavar="N", required=True, help="Name or UUID of the network.")
+@click.option(
+    "--network", metavar="N", required=True, help="Name or UUID of the network.", shell_complete=known("network")
+)
 @click.option("--container", metavar="ID", required=True, help="Container ID.")
 @click.option("--netns", metavar="PATH", required=True, help="The container's network namespace.")
 @click.option("--ifname", metavar="NAME", default="eth0", show_default=True, help="The interface in the container.")
@@ -371,7 +371,7 @@ def endpoint_create(
 
 
 @endpoint.command("rm")
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=known("endpoint"))
 @options
 @click.pass_obj
 def endpoint_rm(session: Session, ids: tuple[str, ...]) -> None:
@@ -382,7 +382,7 @@ def endpoint_rm(session: Session, ids: tuple[str, ...]) -> None:
 
 @endpoint.command("quarantine")
 @click.option("--off", is_flag=True, help="Let everything pass again.")
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=known("endpoint"))
 @options
 @click.pass_obj
 def endpoint_quarantine(session: Session, ids: tuple[str, ...], off: bool) -> None:
@@ -398,6 +398,8 @@ def endpoint_quarantine(session: Session, ids: tuple[str, ...], off: bool) -> No
 def _show(session: Session, thing: Pool | Network | Endpoint) -> None:
     if session.json:
         print_json(thing)
+    elif session.output == "name":
+        click.echo(thing.get("name") or thing["id"])  # an endpoint has no name
     else:
         print_sheet(thing)
 

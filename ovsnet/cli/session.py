@@ -41,8 +41,8 @@ class Session:
 
     @property
     def json(self) -> bool:
-        """Whether machines read the output."""
-        return self.output == "json"
+        """Whether machines read the output, as JSON or YAML."""
+        return self.output in ("json", "yaml")
 
     def client(self) -> Client:
         """A client of the API."""
@@ -87,7 +87,7 @@ def _refuse(error: click.UsageError, ctx: click.Context) -> NoReturn:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         raise error
     session = ctx.ensure_object(Session)
-    if re.search(r"(^| )(-o|--output)[ =]?json( |$)", ctx.meta[ARGUMENTS]):  # click may not have come to it
+    if re.search(r"(^| )(-o|--output)[ =]?(json|yaml)( |$)", ctx.meta[ARGUMENTS]):  # click may not have come to it
         session.output = "json"
     hint = f"see `{(error.ctx or ctx).command_path} --help`"
     ctx.exit(report(InvalidRequest(error.format_message(), hint=hint), session))
@@ -110,10 +110,10 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "-o",
         "--output",
-        type=click.Choice(["table", "json"]),
+        type=click.Choice(["table", "wide", "name", "json", "yaml"]),
         callback=remember,
         expose_value=False,
-        help="Format of answers and errors.  [default: table]",
+        help="Format of answers, and for json and yaml of errors.  [default: table]",
     )(command)
 
 

@@ -8,7 +8,8 @@ import click
 
 from ovsnet.errors import InvalidRequest
 
-from .output import Column, print_json, print_table
+from .listing import print_list, watch_option
+from .output import Column, print_json
 from .session import Session, for_each, options
 
 _ROLES = ("viewer", "node", "operator", "admin")  # as in ovsnet.access, which would be slow to import
@@ -38,17 +39,17 @@ def create(session: Session, name: str, role: str, expires: str) -> None:
 
 
 @token.command("ls")
+@watch_option
 @options
 @click.pass_obj
-def ls(session: Session) -> None:
+def ls(session: Session, watch: bool) -> None:
     """List the tokens that are worth something."""
-    found = session.client().tokens()
-    if session.json:
-        print_json(found)
-        return
-    print_table(
+    print_list(
+        session,
+        session.client().tokens,
         (Column("ID"), Column("NAME"), Column("ROLE"), Column("EXPIRES"), Column("CREATED", 2), Column("BY", 1)),
-        ((one["id"], one["name"], one["role"], one["expires"], one["created"], one["by"]) for one in found),
+        lambda one: (one["id"], one["name"], one["role"], one["expires"], one["created"], one["by"]),
+        watch=watch,
     )
 
 

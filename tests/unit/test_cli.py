@@ -28,8 +28,6 @@ import ovsnet
 from cni.install import PROGRAMS
 from ovsnet import client as ovsnet_client
 from ovsnet import model, plan
-from ovsnet.access.listener import new_server
-from ovsnet.api import create_app
 from ovsnet.check import Finding, Kind
 from ovsnet.cli import session
 from ovsnet.cli.main import cli
@@ -49,29 +47,6 @@ from ovsnet.plan import Action
 from tests.fake_controller import FakeController
 
 DOC = Path(__file__).parents[2] / "docs" / "cli.md"
-
-
-@pytest.fixture
-def controller() -> FakeController:
-    return FakeController()
-
-
-@pytest.fixture
-def path(tmp_path: Path, controller: FakeController) -> Iterator[str]:
-    """The socket of a server that runs."""
-    path = str(tmp_path / "api.sock")
-    app = create_app(controller, controller, controller, version="9.9")
-    server = new_server(path, app, threads=4, backlog=64, idle=30)
-    server.expiration_interval = 0.05  # seconds until it sees that it shall stop
-    server.prepare()
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    try:
-        yield path
-    finally:
-        server.stop()
-        thread.join(10)
-        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(("size", "status"), [(3 << 20, 413), (1 << 10, 400)])
@@ -95,14 +70,6 @@ def test_headers_have_a_limit(path: str) -> None:
 
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(path: str) -> Run:
-    def run(*args: str) -> Result:
-        return CliRunner().invoke(cli, ["--socket", path, *args], prog_name="ovsnet")
-
-    return run
 
 
 def rows(result: Result) -> list[list[str]]:
@@ -409,17 +376,19 @@ def test_tables_fit_the_terminal(path: str, run: Run, width: int) -> None:
     assert max(len(line) for line in terminal(width, "--socket", path, "network", "show", "blue")) <= width
 
 
-def terminal(width: int, *args: str) -> list[str]:
-    """What `ovsnet` prints on a terminal of that many columns, without colours."""
+def terminal(width: int, *args: str, typed: str = "") -> list[str]:
+    """What `ovsnet` prints on a terminal of that many columns, without colours; `typed` is what the user answers."""
     ours, theirs = pty.openpty()
     try:
         termios.tcsetwinsize(theirs, (24, width))
+        os.write(ours, typed.encode())
         environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
         code = "from ovsnet.cli.main import main; main()"
         subprocess.run(
             [sys.executable, "-c", code, *args],
             stdin=theirs,
             stdout=theirs,
+            stderr=theirs,
             env=environment | {"TERM": "dumb"},
             cwd=Path(ovsnet.__file__).parents[1],
             timeout=60,
