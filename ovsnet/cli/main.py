@@ -8,6 +8,7 @@ from ovsnet import __version__
 from ovsnet.errors import OvsnetError
 
 from . import addresses
+from .apply import apply, export
 from .audit import audit
 from .bundle import bundle
 from .cni import cni
@@ -66,7 +67,7 @@ def version(session: Session) -> None:
 
 for group in (pool, network, endpoint, ipam, token, cni, db):
     cli.add_command(group)
-for command in (events, reconcile, doctor, bundle, audit, completion, help_):
+for command in (events, reconcile, doctor, bundle, audit, completion, apply, export, help_):
     cli.add_command(command)
 for command in (addresses.show, addresses.check, addresses.reserve, addresses.release):
     ipam.add_command(command)

@@ -161,11 +161,11 @@ def test_names_are_completed(path: str, made: str, tmp_path: Path) -> None:
     assert complete("--socket", str(tmp_path / "absent.sock"), "network", "rm", "") == []
     assert complete("net") == ["network"]
     assert complete("-o", "y") == ["yaml"]
-    assert complete("help", "po") == ["pools"]
+    assert complete("help", "ap") == ["apply"]
 
 
 def test_help_lists_its_topics_and_explains_them() -> None:
-    wanted = {"networks", "pools", "cni", "docker", "exit-codes", "faults"}
+    wanted = {"networks", "pools", "cni", "docker", "exit-codes", "apply", "faults"}
     assert wanted <= set(help_module.topics())
     listed = CliRunner().invoke(cli, ["help"], prog_name="ovsnet")
     assert [line.split()[0] for line in listed.stdout.splitlines()] == help_module.topics()
