@@ -112,6 +112,49 @@ def test_endpoints(clean: Stack, netns: NewNetns) -> None:
     assert not any(link["ifname"] == "net0" for box in boxes for link in box.ip("link", "show"))
 
 
+SITE = """
+pools:
+  - name: web
+    subnet: 10.87.0.0/24
+    exclusions: [10.87.0.64/26]
+    reservations: {c0: 10.87.0.40}
+networks:
+  - name: n1
+    pools: [web]
+    subnets: ["fd87::/64"]
+    vlan: 87
+"""
+
+
+def test_a_file_is_applied(clean: Stack, netns: NewNetns, tmp_path: Path) -> None:
+    site = tmp_path / "site.yaml"
+
+    def apply(text: str, *words: str) -> Result:
+        site.write_text(text)
+        return clean.cli("apply", "-f", site, *words, check=False)
+
+    assert apply(SITE, "--dry-run").returncode == 1
+    assert clean.show("pool", "ls") == []
+    done = apply(SITE, "--yes")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 3), done
+    for text in (SITE, clean.cli("export").stdout):
+        assert apply(text, "--prune", "--dry-run").stdout == "nothing to do\n"
+    box = netns()
+    assert clean.cni("ADD", "c0", box, clean.conf("n1")).ok
+    assert "10.87.0.40/24" in clean.endpoints()[0]["addresses"]
+    assert box.pings(GATEWAY, count=5)
+    # What would strand the address in use, and a network that is in use, are refused before anything is done.
+    stranding = SITE.replace("10.87.0.64/26", "10.87.0.32/27") + "  - {name: n2, subnets: [10.89.0.0/24]}\n"
+    for refused in (apply(stranding, "--yes"), apply("networks: []", "--prune", "--yes")):
+        assert (refused.returncode, refused.stdout) == (4, ""), refused
+    assert [row["name"] for row in clean.show("network", "ls")] == ["n1"]
+    changed = apply(SITE.replace("10.87.0.64/26", "10.87.0.128/25"), "--yes")
+    assert (changed.returncode, changed.stdout.split(":")[0]) == (0, "~ pool web"), changed
+    clean.cli("network", "rm", "--force", "n1")
+    assert apply("{}", "--prune", "--yes").returncode == 0
+    assert clean.show("pool", "ls") == []
+
+
 def test_status_and_version(stack: Stack) -> None:
     health = stack.show("status")
     assert (health["status"], health["state"], health["switch"], health["node"]) == ("ok", "ok", "ok", stack.prefix)
