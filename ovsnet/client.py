@@ -128,6 +128,25 @@ class Difference(TypedDict):
     remedy: str
 
 
+class Step(TypedDict):
+    """Something that happens to a packet."""
+
+    where: str
+    what: str
+    back: bool
+
+
+class Trace(TypedDict):
+    """The way of a packet and of its answer."""
+
+    outcome: str
+    cause: str
+    packet: str
+    steps: list[Step]
+    reason: str
+    remedy: str
+
+
 class Reconciliation(TypedDict):
     """What was mended, and what was not; all of it is left by a dry run."""
 
@@ -390,6 +409,12 @@ class Client:
     def reconcile(self, *, dry_run: bool = False) -> Reconciliation:
         """Mend what differs from the store on ovsnetd's host, or only tell it."""
         return cast(Reconciliation, self._call("POST", f"/v1/reconcile?dry_run={int(dry_run)}", {}))
+
+    def trace(self, source: str, destination: str, *, protocol: str = "", port: int = 0, sender: str = "") -> Trace:
+        """The way of a packet and of its answer, and what stops it."""
+        asked = {"protocol": protocol, "port": port, "sender": sender}
+        body = {"source": source, "destination": destination} | {key: value for key, value in asked.items() if value}
+        return cast(Trace, self._call("POST", "/v1/trace", body))
 
     def networks(self) -> list[Network]:
         """All networks."""

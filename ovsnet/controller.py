@@ -78,7 +78,8 @@ from .rehearsal import Rehearsal
 from .removal import remove_network
 from .spoofing import SpoofGuard, check_label, guarded
 from .store import PendingEndpoint, Store
-from .switch import Switch
+from .switch import Switch, Vswitchd
+from .trace import Question, Trace, trace
 
 LOG = logging.getLogger(__name__)
 
@@ -126,6 +127,7 @@ class Controller:
         )
         self.journal = journal
         self.events = Events(journal, followers=max(settings.workers // 4, 1))
+        self.vswitchd = Vswitchd(settings.switch_run_dir, settings.deadline)
         self.names = settings.names
         self._locks = KeyedLocks()
         self._rules_lock = threading.Lock()
@@ -879,6 +881,10 @@ class Controller:
         EndpointNotFound, InvalidNetns.
         """
         examine(self, expected)
+
+    def trace(self, question: Question) -> Trace:
+        """The way of a packet, and who is guilty if it ends. EndpointNotFound, InvalidRequest, Unavailable."""
+        return trace(self, question)
 
     def collect_garbage(self, ref: str, config: str, valid: Collection[tuple[str, str]]) -> None:
         """Detach what this host has on a network by the CNI configuration `config`, but for `valid` (container and interface).

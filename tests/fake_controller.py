@@ -22,6 +22,8 @@ from ovsnet.jobs import Progress
 from ovsnet.names import mac_for
 from ovsnet.plan import Action
 from ovsnet.reconcile import Outcome
+from ovsnet.trace import Cause, Question, Step, Trace
+from ovsnet.trace import Outcome as Fate
 
 T = TypeVar("T", model.Pool, model.Network)
 
@@ -233,6 +235,13 @@ class FakeController:
         )
         self._endpoints[endpoint.uuid] = endpoint
         return model.Attachment(endpoint, network, tuple(pool.gateway for pool in pools), ())
+
+    def trace(self, question: Question) -> Trace:
+        """Dropped at its source, as that is in quarantine."""
+        (source,) = (one for one in self.endpoints() if question.source in (one.uuid, one.container))
+        step = Step(f"container {source.container}", "dropped: it is in quarantine")
+        packet = f"{question.transport} to {question.destination}"
+        return Trace(Fate.DROPPED, Cause.QUARANTINED, packet, (step,), "it is in quarantine", "let it out")
 
     def health(self) -> model.Health:
         self._check()

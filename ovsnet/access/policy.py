@@ -27,6 +27,7 @@ _VIEWER: Final = (
     "GET /metrics",
     "GET /v1/operations",
     "GET /v1/operations/<id>",
+    "POST /v1/trace",
 )
 _NODE: Final = (
     "POST /v1/endpoints",

@@ -36,6 +36,7 @@ from . import (
     scrape,
     swagger_ui,
     tokens,
+    traces,
 )
 from .resource import Checks, Reconciles, UseCases, looks_of
 from .schemas import Problem, Token
@@ -86,7 +87,7 @@ def create_app(
     problems.register(app)
     operations.register(app, observe)
     gate.register(app, guard, rates or Rates(0))
-    for room in (pools, leases, events, endpoints, health):
+    for room in (pools, leases, events, endpoints, health, traces):
         app.register_api(room.create_blueprint(controller))
     app.register_api(networks.create_blueprint(controller, work))
     app.register_api(checks.create_blueprint(checker, work))

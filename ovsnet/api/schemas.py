@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from ovsnet import access, audit, check, jobs, model, plan
+from ovsnet import access, audit, check, jobs, model, plan, trace
 from ovsnet.errors import InvalidRequest
 from ovsnet.names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation
 
@@ -409,6 +409,65 @@ class Reconciliation(BaseModel):
     ok: bool = Field(description="Nothing is left")
     done: list[Difference]
     left: list[Difference]
+
+
+def _transport(text: str) -> trace.Transport:
+    try:
+        return trace.Transport(text)
+    except ValueError:
+        raise Refused(f"{text[:40]!r} is no protocol", hint=f"write one of {', '.join(trace.Transport)}") from None
+
+
+Transport = Annotated[
+    trace.Transport, _text(_transport), WithJsonSchema({"type": "string", "enum": [*map(str, trace.Transport)]})
+]
+
+
+class TraceRequest(_Request):
+    """A packet whose way is to be told."""
+
+    source: Text = Field(min_length=1, max_length=255, description="An endpoint: its id, container, alias or address")
+    destination: Text = Field(min_length=1, max_length=255, description="An endpoint likewise, or any address")
+    protocol: Transport = Field(trace.Transport.ICMP)
+    port: int = Field(0, ge=0, le=65535, description="The destination's, with tcp, udp and sctp")
+    sender: Address | None = Field(None, description="An address that the packet claims to come from")
+
+    def question(self) -> trace.Question:
+        """For the use case."""
+        return trace.Question(self.source, self.destination, self.protocol, self.port, self.sender)
+
+
+class Step(BaseModel):
+    """Something that happens to a packet."""
+
+    where: str = Field(description="A container, a bridge, or the host")
+    what: str
+    back: bool = Field(description="It happens to the answer")
+
+
+class Trace(BaseModel):
+    """The way of a packet and of its answer."""
+
+    outcome: str = Field(
+        description="`delivered`, `leaves` (this host; what comes then is not known here) or `dropped`"
+    )
+    cause: str = Field(description="Why it is not delivered; stable, for scripts. Empty if it is")
+    packet: str
+    steps: list[Step]
+    reason: str = Field(description="Which rule, tag or route is guilty")
+    remedy: str = Field(description="What to change")
+
+    @classmethod
+    def of(cls, found: trace.Trace) -> Self:
+        """From the use case."""
+        return cls(
+            outcome=found.outcome.value,
+            cause=found.cause.value,
+            packet=found.packet,
+            steps=[Step(where=one.where, what=one.what, back=one.back) for one in found.steps],
+            reason=found.reason,
+            remedy=found.remedy,
+        )
 
 
 _DAY = 86400

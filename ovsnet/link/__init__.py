@@ -4,8 +4,8 @@ Owns every netlink message and every change of a thread's network namespace; kno
 networks or the switch. It calls the kernel only; the use cases and the reconciler call it.
 """
 
-from .links import LinkInfo, Links
+from .links import LinkInfo, Links, Way
 from .netns import Netns, open_netns
 from .watch import Watch
 
-__all__ = ["LinkInfo", "Links", "Netns", "Watch", "open_netns"]
+__all__ = ["LinkInfo", "Links", "Netns", "Watch", "Way", "open_netns"]

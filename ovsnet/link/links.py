@@ -63,6 +63,17 @@ class LinkInfo:
     carries: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a packet leaves a namespace: by the device of that index (0: none), to `gateway` or, without one, to its destination
+    itself, and from `source` where the sender has chosen no address.
+    """
+
+    ifindex: int
+    gateway: IPAddress | None
+    source: IPAddress | None
+
+
 class Plug:
     """A container's link that exists; made by `Links.plugging`."""
 
@@ -346,6 +357,13 @@ class Links:
             bodies = sock.dump(m.dump_routes(4)) + sock.dump(m.dump_routes(6))
             found = (route for route in map(m.read_route, bodies) if route is not None)
             return tuple(route for index, route in found if index == ifindex)
+
+    def way(self, address: IPAddress, netns: Netns | None = None) -> Way | None:
+        """How a packet of the host, or of `netns`, to that address goes; None if no route leads there."""
+        where = f" in {netns.path}" if netns else ""
+        with _reported(str(address), where), self._socket(netns) as sock:
+            (body,) = sock.batch([m.get_way(address)])
+            return Way(*m.read_way(body)) if body else None
 
     def links(self, prefix: str) -> tuple[LinkInfo, ...]:
         """The host's devices whose names begin with `prefix`."""

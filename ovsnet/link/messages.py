@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from ..errors import InvalidRequest
-from ..model import IPInterface, IPNetwork, Route
+from ..model import IPAddress, IPInterface, IPNetwork, Route
 from ..names import check_mac
 from .wire import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request, attribute, attributes
 
@@ -35,7 +35,7 @@ _IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_EUI64, _IN6_ADDR_GEN_MODE_NONE = 8
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _IFA_F_NODAD = 0x02
 _NETNSA_NSID, _NETNSA_FD = 1, 3
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_METRICS, _RTA_TABLE = 1, 4, 5, 6, 8, 15
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE = 1, 4, 5, 6, 7, 8, 15
 _RTAX_MTU, _RTAX_ADVMSS = 2, 8
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST, _RTNH_F_ONLINK = 254, 4, 1, 4
 _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
@@ -52,6 +52,8 @@ _I32 = struct.Struct("=i")
 
 _NO_SUCH_DEVICE = frozenset({errno.ENODEV})
 _PRESENT = frozenset({errno.EEXIST})
+# No route at all, or one that says so: unreachable, blackhole, prohibit (fib_props of the kernel).
+_NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES})
 
 
 def new_macvlan(name: str, index: int, lower: int, mtu: int, netns_fd: int | None) -> Request:
@@ -173,6 +175,23 @@ def del_route(index: int, route: Route) -> Request:
 def dump_routes(version: int) -> Request:
     """Routes of one IP version in the main table."""
     return Request(_RTM_GETROUTE, _RTMSG.pack(_AF[version], 0, 0, 0, _RT_TABLE_MAIN, 0, 0, 0, 0), "list routes")
+
+
+def get_way(address: IPAddress) -> Request:
+    """The route that a packet to the address would take, by all rules and tables; no answer if there is none."""
+    body = _RTMSG.pack(_AF[address.version], address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+    body += attribute(_RTA_DST, address.packed)
+    return Request(_RTM_GETROUTE, body, f"look for a route to {address}", tolerated=_NO_WAY, reads=True)
+
+
+def read_way(body: bytes) -> tuple[int, IPAddress | None, IPAddress | None]:
+    """Index of the device (0: none), the gateway and the sender's address, from the answer to `get_way`."""
+    found = attributes(body, _RTMSG.size)
+    gateway, source = (
+        None if packed is None else ipaddress.ip_address(packed)
+        for packed in (found.get(_RTA_GATEWAY), found.get(_RTA_PREFSRC))
+    )
+    return _U32.unpack(found[_RTA_OIF])[0] if _RTA_OIF in found else 0, gateway, source
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,5 +7,6 @@ which acts on the rows, is only ever watched, and told what the ports may send.
 
 from .flows import Flows
 from .switch import Switch
+from .vswitchd import Forwarded, Vswitchd
 
-__all__ = ["Flows", "Switch"]
+__all__ = ["Flows", "Forwarded", "Switch", "Vswitchd"]

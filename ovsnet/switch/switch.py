@@ -263,34 +263,47 @@ class Switch:
         (answer,) = ask(self._remote, "transact", [DATABASE, select], self._timeout, SwitchUnavailable)
         return {row["name"]: dict(row["statistics"][1]) for row in answer["rows"]}
 
+    def port_of_anybody(self, name: str) -> SwitchPort | None:
+        """The port of that name, whoever it belongs to and whatever marks it bears; None if there is none."""
+        api = self._api
+
+        def view() -> SwitchPort | None:
+            rows = ((row.name, port) for row in api.tables["Bridge"].rows.values() for port in row.ports)
+            return next((_port(bridge, port) for bridge, port in rows if port.name == name and port.interfaces), None)
+
+        return self._engine.read(view)
+
     def _ports(self, api: Api) -> Iterable[SwitchPort]:
         for bridge in api.tables["Bridge"].rows.values():
             name = bridge.name
             for port in bridge.ports:
-                ids = port.external_ids
-                if owner(port) != self._node or not port.interfaces:
-                    continue
-                interface = port.interfaces[0]
-                yield SwitchPort(
-                    name=port.name,
-                    bridge=name,
-                    tag=(tag := next(iter(port.tag), 0)),
-                    mtu=next(iter(interface.mtu_request), 0),
-                    role=_role(ids.get(ROLE)),
-                    network=ids.get(NETWORK, ""),
-                    endpoint=ids.get(ENDPOINT, ""),
-                    ifindex=next(iter(interface.ifindex), 0),
-                    error=next(iter(interface.error), ""),
-                    trunk=tuple(sorted(set(port.trunks) - {tag})),
-                    number=max(0, next(iter(interface.ofport), 0)),
-                    vlan_mode=next(iter(port.vlan_mode), ""),
-                    **_limits(port),
-                )
+                if owner(port) == self._node and port.interfaces:
+                    yield _port(name, port)
 
     def _datapath_type(self) -> str:
         if self._datapath != "auto":
             return self._datapath
         return "system" if _kernel_has_datapath() else "netdev"
+
+
+def _port(bridge: str, port: Any) -> SwitchPort:
+    """From its row."""
+    ids, interface = port.external_ids, port.interfaces[0]
+    return SwitchPort(
+        name=port.name,
+        bridge=bridge,
+        tag=(tag := next(iter(port.tag), 0)),
+        mtu=next(iter(interface.mtu_request), 0),
+        role=_role(ids.get(ROLE)),
+        network=ids.get(NETWORK, ""),
+        endpoint=ids.get(ENDPOINT, ""),
+        ifindex=next(iter(interface.ifindex), 0),
+        error=next(iter(interface.error), ""),
+        trunk=tuple(sorted(set(port.trunks) - {tag})),
+        number=max(0, next(iter(interface.ofport), 0)),
+        vlan_mode=next(iter(port.vlan_mode), ""),
+        **_limits(port),
+    )
 
 
 def _limits(port: Any) -> dict[str, int]:
