@@ -74,7 +74,7 @@ until_true() {
 PACKAGES=(
     openvswitch-switch docker.io containerd runc podman containernetworking-plugins nftables iproute2 iputils-ping
     iperf3 tcpdump busybox-static python3-venv python3-pip ca-certificates procps util-linux gcc libc6-dev
-    docker-compose iptables dbus-daemon python3-dbus python3-gi
+    docker-compose iptables dbus-daemon python3-dbus python3-gi chromium fonts-dejavu-core
 )
 
 # apt_install PACKAGE...: what is not installed yet, without recommended extras.

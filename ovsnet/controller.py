@@ -153,6 +153,10 @@ class Controller:
         """The leases of a pool; PoolNotFound."""
         return self.store.leases(pool_ref)
 
+    def cooling(self, pool_ref: str) -> frozenset[int]:
+        """Addresses of a pool that were released too lately to be given to somebody else; PoolNotFound."""
+        return self.store.cooling(pool_ref)
+
     def create_pool(self, spec: PoolSpec) -> Pool:
         """Make a pool; the same again is success. PoolOverlap, AlreadyExists, InvalidRequest."""
         pool = self.store.create_pool(draft_pool(spec, spec.name))
@@ -1080,6 +1084,10 @@ class Controller:
         if self.journal is None:
             raise NotFound("lease history is not kept on this host", hint="set journal_days and restart ovsnetd")
         return self.journal.history(address, at, pool)
+
+    def since(self, pool_uuid: str, addresses: Collection[IPAddress]) -> dict[IPAddress, datetime]:
+        """From when on those of `addresses` that are leased have been; nothing where no journal is kept. Unavailable."""
+        return {} if self.journal is None else self.journal.since(pool_uuid, addresses)
 
     def health(self) -> Health:
         """Whether requests can be served now."""

@@ -113,6 +113,10 @@ WHERE address = :address AND :pool IN ('', pool, pool_uuid)
     AND (:moment IS NULL OR since <= :moment AND (until IS NULL OR until > :moment))
 ORDER BY since DESC, id DESC LIMIT :limit
 """
+_SINCE = """
+SELECT address, since FROM possession
+WHERE pool_uuid = :pool AND address IN (SELECT value FROM json_each(:addresses)) AND until IS NULL
+"""
 _PRUNES = (
     "DELETE FROM possession WHERE id IN (SELECT id FROM possession WHERE until < ? LIMIT ?)",
     events.PRUNE,
@@ -197,6 +201,11 @@ class Journal:
         moment = None if at is None else (at - _EPOCH) // _TICK
         asked = {"address": str(address), "pool": pool, "moment": moment, "limit": MAX_RECORDS}
         return [_as_record(row) for row in self.read(_HISTORY, asked)]
+
+    def since(self, pool_uuid: str, addresses: Iterable[IPAddress]) -> dict[IPAddress, datetime]:
+        """From when on those of `addresses` that are leased have been. Unavailable if the file cannot be read."""
+        asked = {"pool": pool_uuid, "addresses": json.dumps([str(one) for one in addresses])}
+        return {ipaddress.ip_address(text): _EPOCH + since * _TICK for text, since in self.read(_SINCE, asked)}
 
     def read(self, query: str, asked: dict[str, Any]) -> list[tuple[Any, ...]]:
         """The rows of a query, with all that was recorded before it. Unavailable if the file cannot be read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import ipaddress
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -35,6 +35,7 @@ class FakeController:
         self.fail: Exception | None = None
         self.attached: list[model.AttachRequest] = []
         self.past: list[model.LeaseRecord] = []
+        self.cool: list[model.IPAddress] = []
         self.told = model.Health(ok=True, state="ok", switch="ok", node="n1", version="9.9")
         self.findings: list[Finding] = []
         self.events = Events(None, followers=1)
@@ -132,6 +133,14 @@ class FakeController:
             for address in endpoint.addresses
             if address.ip in pool.subnet
         ]
+
+    def cooling(self, pool_ref: str) -> frozenset[int]:
+        _find(self._pools.values(), pool_ref, PoolNotFound)
+        return frozenset(map(int, self.cool))
+
+    def since(self, pool_uuid: str, addresses: Collection[model.IPAddress]) -> dict[model.IPAddress, datetime]:
+        assert pool_uuid in self._pools
+        return {one.address: one.since for one in self.past if one.until is None and one.address in addresses}
 
     def history(self, address: model.IPAddress, at: datetime | None = None, pool: str = "") -> list[model.LeaseRecord]:
         self._check()

@@ -11,7 +11,9 @@ from typing import Final
 from .roles import Role
 
 # Told to anybody who can connect: whether ovsnetd works, and what the API is.
-OPEN: Final = frozenset({"GET /healthz", "GET /openapi.json", "GET /docs", "GET /docs/<path:name>"})
+OPEN: Final = frozenset(
+    {"GET /healthz", "GET /openapi.json", "GET /docs", "GET /docs/<path:name>", "GET /ui/static/<name>"}
+)
 
 _VIEWER: Final = (
     "GET /v1/pools",
@@ -28,6 +30,12 @@ _VIEWER: Final = (
     "GET /v1/operations",
     "GET /v1/operations/<id>",
     "POST /v1/trace",
+    "GET /",
+    "GET /ui/topology.json",
+    "GET /ui/pools/<ref>",
+    "GET /ui/endpoints",
+    "GET /ui/events",
+    "GET /ui/search",
 )
 _NODE: Final = (
     "POST /v1/endpoints",

@@ -16,6 +16,7 @@ from ovsnet.access import Guard, Rates
 from ovsnet.audit import Audit
 from ovsnet.jobs import Jobs
 from ovsnet.operations import Observe, observe_nothing
+from ovsnet.web import pages as web
 
 from . import audit as audits
 from . import (
@@ -103,6 +104,7 @@ def create_app(
     changes.register(app, looks, audit, document.queries(described))
 
     swagger_ui.register(app)
+    app.register_blueprint(web.create_blueprint(controller))
 
     @app.get("/openapi.json", doc_ui=False)
     def openapi() -> Response:

@@ -121,7 +121,12 @@ def _from_http(error: HTTPException) -> Response:
     return response
 
 
-def _from_defect(error: Exception) -> Response:
+def defect(error: Exception) -> OvsnetError:
+    """What callers are told of an error that nobody thought of."""
     internal = OvsnetError("ovsnetd failed on this request", hint="its log has the traceback; please report it")
     internal.__cause__ = error
-    return from_error(internal)
+    return internal
+
+
+def _from_defect(error: Exception) -> Response:
+    return from_error(defect(error))

@@ -24,6 +24,7 @@ from .resources import endpoint, network, pool
 from .session import Root, Session, options
 from .tokens import token
 from .trace import trace
+from .web import web
 
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,7 +69,7 @@ def version(session: Session) -> None:
 
 for group in (pool, network, endpoint, ipam, token, cni, db):
     cli.add_command(group)
-for command in (events, reconcile, doctor, bundle, audit, trace, completion, apply, export, help_):
+for command in (events, reconcile, doctor, bundle, audit, trace, web, completion, apply, export, help_):
     cli.add_command(command)
 for command in (addresses.show, addresses.check, addresses.reserve, addresses.release):
     ipam.add_command(command)

@@ -215,6 +215,11 @@ class Store:
             for address, owner in sorted(block.leases.items())
         ]
 
+    def cooling(self, ref: str) -> frozenset[int]:
+        """Addresses of a pool that were somebody's a moment ago: given only if there is no other. PoolNotFound."""
+        pool = self.pool(ref)
+        return self._engine.read(lambda: frozenset(self.view.cooling(pool.uuid)))
+
     def lease_owner(self, pool: Pool, address: IPAddress) -> LeaseOwner | None:
         """Who holds an address of a pool, or None."""
 
