@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 
 from tests.harness import SCRIPTS, Dockerd, Stack
 from tests.system.containers import Pod, create_network, start_container
@@ -28,7 +28,7 @@ LOOKS: tuple[tuple[int, Literal["light", "dark"]], ...] = ((1280, "light"), (390
 @pytest.fixture
 def url(stack: Stack) -> Iterator[str]:
     """Where `ovsnet web` lets a browser in."""
-    command = [SCRIPTS / "ovsnet", "--socket", stack.socket, "web"]
+    command: list[str | Path] = [SCRIPTS / "ovsnet", "--socket", stack.socket, "web"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None
@@ -53,22 +53,26 @@ def reserve(stack: Stack, pod: Callable[[], Pod]) -> Iterator[Callable[[str, str
 class Browser:
     """A page, and what a person would find wrong with it."""
 
-    def __init__(self, page: Page, shots: Path) -> None:
+    def __init__(self, page: Page, shots: Path, *, whole: bool) -> None:
         self.page = page
         self.wrong: list[str] = []
         self._shots = shots
+        self._whole = whole
         page.set_default_timeout(SOON)
-        page.on("console", lambda said: said.type in ("error", "warning") and self.wrong.append(said.text))
+        page.on("console", self._said)
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        page.on("requestfailed", lambda asked: self._failed(asked.url))
 
-    def _failed(self, asked: str) -> None:
-        # A page that is left closes what it follows, and what it asks at that moment.
-        if not asked.endswith(("/v1/events", "/ui/topology.json")):
-            self.wrong.append(f"{asked} failed")
+    def _said(self, said: ConsoleMessage) -> None:
+        if said.type in ("error", "warning"):  # what the policy forbids, and what cannot be loaded, is told there too
+            self.wrong.append(said.text)
 
-    def examine(self, name: str) -> None:
-        """Looks at the page wide and light, and narrow and dark: nothing is wider than the window, nothing serious says axe."""
+    def examine(self, name: str, *, always: bool = False) -> None:
+        """Looks at the page wide and light, and narrow and dark: nothing is wider than the window, nothing serious says axe.
+
+        Takes a few seconds: without `--whole` only some pages are examined.
+        """
+        if not self._whole and not always:
+            return
         for width, scheme in LOOKS:
             self.page.set_viewport_size({"width": width, "height": HEIGHTS[width]})
             self.page.emulate_media(color_scheme=scheme)
@@ -88,8 +92,9 @@ class Browser:
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Callable[..., Browser]]:
+def browser(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Browser]]:
     """Opens windows; what was seen is kept in the directory that SCREENSHOTS names."""
+    whole = bool(request.config.getoption("whole"))
     shots = Path(os.environ.get("SCREENSHOTS") or tmp_path)
     shots.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
@@ -97,7 +102,7 @@ def browser(tmp_path: Path) -> Iterator[Callable[..., Browser]]:
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         )
         try:
-            yield lambda **how: Browser(chromium.new_context(**how).new_page(), shots)
+            yield lambda **how: Browser(chromium.new_context(**how).new_page(), shots, whole=whole)
         finally:
             chromium.close()
 
@@ -137,11 +142,11 @@ def test_the_page_shows_what_is_there_and_follows_it(
     expect(page.locator("#pulse")).to_have_text("Live")
     expect(page.locator("#drawn")).to_have_attribute("data-nodes", str(1 + 3 + 30))
     expect(page.locator("main")).to_contain_text("1 quarantined")
-    for name, count in (("blue", "18 cni"), ("green", "10 cni"), ("grey", "2 docker")):
+    for name, tally in (("blue", "18 cni"), ("green", "10 cni"), ("grey", "2 docker")):
         expect(page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))).to_contain_text(
-            count
+            tally
         )
-    window.examine("overview")
+    window.examine("overview", always=True)
 
     page.get_by_role("link", name="10.97.1.0/24", exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("Pool")
@@ -154,7 +159,7 @@ def test_the_page_shows_what_is_there_and_follows_it(
     )
     expect(row).to_contain_text(one["container"])
     expect(row.locator("time")).to_contain_text(re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"))
-    window.examine("pool")
+    window.examine("pool", always=True)
 
     for text in (member.id, address, next(each["mac"] for each in endpoints if each["container"] == member.id)):
         page.get_by_role("searchbox").fill(text)

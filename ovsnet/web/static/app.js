@@ -66,6 +66,7 @@
 
   function look() {
     const colour = colours();
+    const large = figure.clientWidth < 600 ? 26 : 13; // px before all is made to fit
     const kinds = ["docker", "cni", "api"].map((kind) => ({
       selector: `node[kind = "${kind}"]`,
       style: { "background-color": colour(kind) },
@@ -79,8 +80,8 @@
           "text-outline-color": colour("back"), "text-outline-width": 2,
         },
       },
-      { selector: 'node[kind = "bridge"]', style: { shape: "rectangle", "background-color": colour("bridge"), width: 30, height: 30, "font-size": 13 } },
-      { selector: 'node[kind = "network"]', style: { shape: "round-rectangle", "background-color": colour("network"), width: 24, height: 24, "font-size": 12 } },
+      { selector: 'node[kind = "bridge"]', style: { shape: "rectangle", "background-color": colour("bridge"), width: 30, height: 30, "font-size": large } },
+      { selector: 'node[kind = "network"]', style: { shape: "round-rectangle", "background-color": colour("network"), width: 24, height: 24, "font-size": large } },
       ...kinds,
       { selector: 'node[kind = "crowd"]', style: { shape: "octagon", width: 36, height: 36 } },
       {
@@ -88,7 +89,7 @@
         style: { "background-color": colour("back"), "border-color": colour("bad"), "border-width": 2, "border-style": "dashed" },
       },
       { selector: 'node[state = "not-joined"]', style: { "background-opacity": 0.4 } },
-      { selector: "edge", style: { width: 1, "line-color": colour("line"), "curve-style": "haystack" } },
+      { selector: "edge", style: { width: 1, "line-color": colour("faint"), "curve-style": "haystack" } },
     ];
   }
 
@@ -122,7 +123,7 @@
     made.on("mouseover", "node", () => document.body.classList.add("pointing"));
     made.on("mouseout", "node", () => document.body.classList.remove("pointing"));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => made.style(look()));
-    new ResizeObserver(() => made.resize().fit(undefined, 24)).observe(made.container());
+    new ResizeObserver(() => made.style(look()).resize().fit(undefined, 24)).observe(made.container());
     return made;
   }
 
