@@ -123,7 +123,10 @@
     made.on("mouseover", "node", () => document.body.classList.add("pointing"));
     made.on("mouseout", "node", () => document.body.classList.remove("pointing"));
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => made.style(look()));
-    new ResizeObserver(() => made.style(look()).resize().fit(undefined, 24)).observe(made.container());
+    new ResizeObserver(() => {
+      made.style(look()); // which gives no graph back
+      made.resize().fit(undefined, 24);
+    }).observe(made.container());
     return made;
   }
 
