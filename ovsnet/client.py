@@ -416,6 +416,13 @@ class Client:
         body = {"source": source, "destination": destination} | {key: value for key, value in asked.items() if value}
         return cast(Trace, self._call("POST", "/v1/trace", body))
 
+    def capture(self, uuid: str, *, seconds: int, size: int, filter: str = "") -> bytes:  # noqa: A002  # its name
+        """What an endpoint sends and receives within so many seconds, as a pcap file of `size` bytes at most."""
+        body = {"seconds": seconds, "bytes": size, "filter": filter}
+        patient = Client(self.path, deadline=self.deadline + seconds)
+        response, data = patient._exchange("POST", f"/v1/captures/{_part(uuid)}", body)
+        return data if response.status == 200 else bytes(_decode(response, data))
+
     def networks(self) -> list[Network]:
         """All networks."""
         return cast(list[Network], self._call("GET", "/v1/networks"))

@@ -16,6 +16,7 @@ from datetime import datetime
 
 from . import __version__, wiring
 from .addresses import Addresses
+from .capture import CaptureRequest, Captures
 from .config import Settings
 from .crashpoints import Point, reach
 from .errors import (
@@ -128,6 +129,7 @@ class Controller:
         self.journal = journal
         self.events = Events(journal, followers=max(settings.workers // 4, 1))
         self.vswitchd = Vswitchd(settings.switch_run_dir, settings.deadline)
+        self.captures = Captures(self)
         self.names = settings.names
         self._locks = KeyedLocks()
         self._rules_lock = threading.Lock()
@@ -602,6 +604,7 @@ class Controller:
         if all(one.bridge != bridge for one in self.store.networks()):
             self.ports.flush()  # a port that is to be removed behind an answer would keep the bridge
             self.spoofing.leave(bridge)
+            self.captures.sweep(bridge)
             self.switch.delete_bridge(bridge)
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
@@ -889,6 +892,10 @@ class Controller:
     def trace(self, question: Question) -> Trace:
         """The way of a packet, and who is guilty if it ends. EndpointNotFound, InvalidRequest, Unavailable."""
         return trace(self, question)
+
+    def capture(self, wanted: CaptureRequest) -> bytes:
+        """What passes an endpoint's switch port, as a file of libpcap's format; see `Captures.run`."""
+        return self.captures.run(wanted)
 
     def collect_garbage(self, ref: str, config: str, valid: Collection[tuple[str, str]]) -> None:
         """Detach what this host has on a network by the CNI configuration `config`, but for `valid` (container and interface).

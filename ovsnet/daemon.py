@@ -199,6 +199,7 @@ class Daemon:
             undo.callback(settings.docker_socket.unlink, missing_ok=True)
             undo.callback(docker.stop)
             self._listeners.append(docker)
+            undo.callback(controller.captures.stop)
             undo.callback(controller.events.close)  # before the listeners, which wait for who follows
             self._undo = undo.pop_all()
 

@@ -97,6 +97,7 @@ class Reconciler:
         controller.load_rules()
         desired = self._desired()
         controller.switch.sweep_limits()
+        controller.captures.sweep()
         controller.recover_limits(desired.endpoints)
         self._forwarding = self._look()
         if not self._forwarding:

@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 
 from ovsnet import model
 from ovsnet.access.guard import PEER
+from ovsnet.capture import CaptureRequest
 from ovsnet.check import Finding
 from ovsnet.errors import AlreadyExists, EndpointNotFound, InUse, NetworkNotFound, NotFound, OvsnetError, PoolNotFound
 from ovsnet.events import Events
@@ -251,6 +252,10 @@ class FakeController:
         step = Step(f"container {source.container}", "dropped: it is in quarantine")
         packet = f"{question.transport} to {question.destination}"
         return Trace(Fate.DROPPED, Cause.QUARANTINED, packet, (step,), "it is in quarantine", "let it out")
+
+    def capture(self, wanted: CaptureRequest) -> bytes:
+        """The address of the endpoint."""
+        return str(self.endpoint(wanted.endpoint).addresses[0]).encode()
 
     def health(self) -> model.Health:
         self._check()

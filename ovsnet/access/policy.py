@@ -55,6 +55,7 @@ _OPERATOR: Final = (
     "POST /v1/check",
     "POST /v1/reconcile",
     "PATCH /v1/endpoints/<uuid>",
+    "POST /v1/captures/<uuid>",
 )
 _ADMIN: Final = (
     "GET /v1/audit",

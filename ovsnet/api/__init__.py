@@ -20,6 +20,7 @@ from ovsnet.web import pages as web
 
 from . import audit as audits
 from . import (
+    captures,
     changes,
     checks,
     document,
@@ -88,7 +89,7 @@ def create_app(
     problems.register(app)
     operations.register(app, observe)
     gate.register(app, guard, rates or Rates(0))
-    for room in (pools, leases, events, endpoints, health, traces):
+    for room in (pools, leases, events, endpoints, health, traces, captures):
         app.register_api(room.create_blueprint(controller))
     app.register_api(networks.create_blueprint(controller, work))
     app.register_api(checks.create_blueprint(checker, work))

@@ -143,7 +143,8 @@ def register(app: Flask, looks: Mapping[str, Look], audit: Audit, queries: Mappi
                     after=_after(response),
                 )
             )
-        if "key" in g and response.status_code < 400 and request.blueprint != "tokens":  # whose text is told once
+        # A token's text is told once; a capture would leave no room for other answers.
+        if "key" in g and response.status_code < 400 and request.blueprint not in ("tokens", "captures"):
             answers.keep(g.key, g.fingerprint, response)
         return response
 
@@ -202,7 +203,7 @@ def _after(response: Response) -> Any:
     if response.status_code == 201 and request.blueprint == "tokens":
         return json.loads(response.get_data())["token"]
     if "look" not in g:
-        return json.loads(response.get_data()) if response.get_data() else None
+        return json.loads(response.get_data()) if response.is_json else None
     try:
         thing: BaseModel = g.look()
     except NotFound:

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from ovsnet import access, audit, check, jobs, model, plan, trace
+from ovsnet import access, audit, capture, check, jobs, model, plan, trace
 from ovsnet.errors import InvalidRequest
 from ovsnet.names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation
 
@@ -468,6 +468,14 @@ class Trace(BaseModel):
             reason=found.reason,
             remedy=found.remedy,
         )
+
+
+class CaptureCreate(_Request):
+    """What to record of an endpoint's traffic."""
+
+    seconds: int = Field(10, ge=1, le=capture.MAX_SECONDS, description="How long")
+    bytes: int = Field(4 << 20, ge=24, le=capture.MAX_BYTES, description="How long the file becomes at most")
+    filter: Text = Field("", max_length=1000, description="Only what that pcap-filter(7) takes")
 
 
 _DAY = 86400

@@ -11,6 +11,7 @@ from . import addresses
 from .apply import apply, export
 from .audit import audit
 from .bundle import bundle
+from .capture import capture
 from .cni import cni
 from .completion import completion
 from .db import db
@@ -69,7 +70,7 @@ def version(session: Session) -> None:
 
 for group in (pool, network, endpoint, ipam, token, cni, db):
     cli.add_command(group)
-for command in (events, reconcile, doctor, bundle, audit, trace, web, completion, apply, export, help_):
+for command in (events, reconcile, doctor, bundle, audit, trace, capture, web, completion, apply, export, help_):
     cli.add_command(command)
 for command in (addresses.show, addresses.check, addresses.reserve, addresses.release):
     ipam.add_command(command)

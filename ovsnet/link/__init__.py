@@ -6,6 +6,7 @@ networks or the switch. It calls the kernel only; the use cases and the reconcil
 
 from .links import LinkInfo, Links, Way
 from .netns import Netns, open_netns
+from .tap import compile_filter, record
 from .watch import Watch
 
-__all__ = ["LinkInfo", "Links", "Netns", "Watch", "Way", "open_netns"]
+__all__ = ["LinkInfo", "Links", "Netns", "Watch", "Way", "compile_filter", "open_netns", "record"]

@@ -27,13 +27,24 @@ OWNER = "ovsnet-owner"  # the node
 ROLE = "ovsnet-role"  # a PortRole
 NETWORK = "ovsnet-network"  # uuid
 ENDPOINT = "ovsnet-endpoint"  # uuid, or no such key
+CAPTURE = "ovsnet-capture"  # the node; of mirrors and their output ports, which are nobody's for all others
 
 # What is read or written, and nothing else: vswitchd refreshes statistics and status every few seconds, which at thousands
 # of ports would keep the replica's thread busy.
 COLUMNS: dict[str, Sequence[str]] = {
     "Open_vSwitch": ("bridges", "ovs_version"),
-    "Bridge": ("name", "ports", "datapath_type", "fail_mode", "mcast_snooping_enable", "other_config", "external_ids"),
+    "Bridge": (
+        "name",
+        "ports",
+        "datapath_type",
+        "fail_mode",
+        "mcast_snooping_enable",
+        "mirrors",
+        "other_config",
+        "external_ids",
+    ),
     "Port": ("name", "interfaces", "tag", "trunks", "vlan_mode", "qos", "external_ids"),
+    "Mirror": ("name", "select_src_port", "select_dst_port", "output_port", "external_ids"),
     "QoS": ("type", "other_config", "queues", "external_ids"),
     "Queue": ("other_config", "external_ids"),
     "Interface": ("name", "type", "mtu_request", "ofport", "ifindex", "error", "external_ids"),
@@ -268,6 +279,61 @@ class DeletePorts(Command):
                 row.delete()
             gone.append(name)
         self.result = tuple(gone)
+
+
+class AddMirror(Command):
+    """Have what passes a port of ours come out of a new internal port as well, with the same VLANs."""
+
+    def __init__(self, api: Api, port: str, tap: SwitchPort, node: str) -> None:
+        super().__init__(api)
+        self.port = port
+        self.tap = tap
+        self.node = node
+
+    def run_idl(self, txn: ovs_idl.Transaction) -> None:
+        """Insert port and mirror, as one."""
+        row, bridge = self.api.find("Port", self.port), self.api.find("Bridge", self.tap.bridge)
+        if row is None or bridge is None or owner(row) != self.node:
+            raise NotFound(f"switch port {self.port} does not exist", hint="try again")
+        txn.expected_ifaces = set()  # see EnsureBridge
+        command = commands.AddPortCommand(
+            self.api, self.tap.bridge, self.tap.name, False, type="internal", mtu_request=self.tap.mtu
+        )
+        command.run_idl(txn)
+        tap = self.api.tables["Port"].rows[command.result]
+        for column, value in _vlans(self.tap).items():
+            if value:
+                setattr(tap, column, value)
+        mirror = txn.insert(self.api.tables["Mirror"])
+        mirror.name = self.tap.name
+        mirror.select_src_port = mirror.select_dst_port = [row]
+        mirror.output_port = [tap]
+        tap.external_ids = mirror.external_ids = {CAPTURE: self.node}
+        bridge.addvalue("mirrors", mirror)
+
+
+class SweepMirrors(Command):
+    """Remove mirrors of ours with their output ports, but those whose names are `kept`; of one bridge, or "" for all."""
+
+    def __init__(self, api: Api, kept: frozenset[str], bridge: str, node: str) -> None:
+        super().__init__(api)
+        self.kept = kept
+        self.bridge = bridge
+        self.node = node
+
+    def run_idl(self, txn: ovs_idl.Transaction) -> None:
+        """Take them off their bridges."""
+        del txn
+        for bridge in self.api.tables["Bridge"].rows.values():
+            if self.bridge not in ("", bridge.name):
+                continue
+            for column in ("mirrors", "ports"):
+                for row in getattr(bridge, column):
+                    if row.external_ids.get(CAPTURE) == self.node and row.name not in self.kept:
+                        bridge.delvalue(column, row)
+                        for interface in row.interfaces if column == "ports" else ():
+                            interface.delete()
+                        row.delete()
 
 
 def _delete_limits(port: Any, node: str) -> None:

@@ -19,6 +19,7 @@ from .commands import (
     NETWORK,
     OWNER,
     ROLE,
+    AddMirror,
     AddPorts,
     Api,
     ClaimPort,
@@ -28,6 +29,7 @@ from .commands import (
     LimitPort,
     MendPort,
     SweepLimits,
+    SweepMirrors,
     owner,
 )
 from .watch import Observer, WatchedIdl
@@ -213,6 +215,14 @@ class Switch:
     def sweep_limits(self) -> None:
         """Remove what limited ports that have gone."""
         self._engine.execute(SweepLimits(self._api, self._node))
+
+    def mirror(self, port: str, tap: SwitchPort) -> None:
+        """Have what passes a port of ours come out of the new port `tap` as well, until `sweep_mirrors`. NotFound."""
+        self._engine.execute(AddMirror(self._api, port, tap, self._node))
+
+    def sweep_mirrors(self, kept: Iterable[str] = (), bridge: str = "") -> None:
+        """Remove all mirrors of this node with their ports, but those whose ports are `kept`; by default on all bridges."""
+        self._engine.execute(SweepMirrors(self._api, frozenset(kept), bridge, self._node))
 
     def ports(self) -> tuple[SwitchPort, ...]:
         """The ports of this node, in no particular order."""
