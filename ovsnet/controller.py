@@ -314,6 +314,8 @@ class Controller:
         network = self.store.network(ref)
         pools = self.store.pools_of(network)
         with self._locks.hold(f"bridge {network.bridge}", self.settings.deadline):
+            # A port whose removal is under way would be nobody's, should we die when the store has forgotten its network.
+            self.ports.flush()
             # The store decides, for it knows of endpoints on all hosts; the port of a deleted network is found by recover().
             own = [
                 (pool, gateway.ip)
