@@ -109,11 +109,16 @@ def test_a_running_server_is_adopted_watched_and_stopped(makes: Makes) -> None:
     wait_until(lambda: first.pid() not in (None, pid), "it is started again")
 
 
-def test_the_pause_before_a_restart_grows_and_falls_back(makes: Makes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pause_before_a_restart_grows_and_falls_back(
+    makes: Makes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, server_module.__name__)
     monkeypatch.setattr(server_module, "_RESTART_PAUSES", (0.0, 3600.0))
     monkeypatch.setattr(server_module, "_STEADY", 0.0)
     server = makes.start()
-    for _ in range(3):  # each one ran long enough by this measure
+    for number in range(1, 4):  # each one ran long enough by this measure
+        # One that is killed while it starts did not run at all.
+        wait_until(lambda: caplog.text.count("state server started") == number, "it is watched again")  # noqa: B023
         kill(server)
 
 
