@@ -12,7 +12,7 @@ import pytest
 from cni.errors import ERROR_CODES
 from ovsnet.client import Client
 from ovsnet.errors import PoolExhausted
-from tests.harness import Netns, Ovs, Stack
+from tests.harness import Netns, Ovs, Stack, wait_until
 
 AT_ONCE = 32
 EXHAUSTED = ERROR_CODES["pool-exhausted"]
@@ -97,5 +97,5 @@ def _take_all_back(stack: Stack, second: Stack, pool: str) -> None:
         client.release_reservation("tight", name)
     for lease in client.leases("tight"):
         second.docker_call("IpamDriver.ReleaseAddress", PoolID=pool, Address=lease["address"])
-    assert [lease["owner"]["kind"] for lease in client.leases("tight")] == ["gateway"]
+    wait_until(lambda: [one["owner"]["kind"] for one in client.leases("tight")] == ["gateway"], "they are released")
     stack.cli("network", "rm", "tight")
