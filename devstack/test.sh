@@ -7,5 +7,5 @@ lock
 setup
 unlock
 cd "$REPO"
-(($#)) || set -- -n 2 --dist load --maxschedchunk 4 # each process has a host of its own; more only wait for each other
+(($#)) || set -- -n 2 --dist worksteal # each process has a host of its own; more only wait for each other
 exec .venv/bin/python -m pytest "$@"
