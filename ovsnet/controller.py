@@ -316,7 +316,7 @@ class Controller:
         with self._locks.hold(f"bridge {network.bridge}", self.settings.deadline):
             # A port whose removal is under way would be nobody's, should we die when the store has forgotten its network.
             self.ports.flush()
-            # The store decides, for it knows of endpoints on all hosts; the port of a deleted network is found by recover().
+            # The store decides, for it knows of endpoints on all hosts; the port of a deleted network is a stray for reconcile.
             own = [
                 (pool, gateway.ip)
                 for pool in pools
