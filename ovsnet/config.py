@@ -161,7 +161,8 @@ class Settings(BaseSettings):
         4,
         ge=0,
         le=256,
-        description="Switch ports kept ready, tagged and configured, per active network. 0 switches it off.",
+        description="Switch ports made ahead, tagged and configured, per active network; of those that come back four times as"
+        " many are kept. 0 switches it off.",
     )
     spare_idle: Seconds = Field(
         600.0, description="Seconds without an attach after which a network's spare ports are removed."

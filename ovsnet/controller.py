@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import datetime
 
@@ -67,6 +68,7 @@ from .model import (
     Protocol,
     PublishedPort,
     Route,
+    Sender,
     SwitchPort,
     check_mtu,
     check_tag,
@@ -74,7 +76,7 @@ from .model import (
 )
 from .names import check_container_id, check_ifname, check_mac, check_network_name, check_reservation, mac_for, mac_of
 from .nat import DockerUser, Limits, Rules, forget, in_use
-from .ports import Ports
+from .ports import Ports, Spare
 from .rehearsal import Rehearsal
 from .removal import remove_network
 from .spoofing import SpoofGuard, check_label, guarded
@@ -681,7 +683,8 @@ class Controller:
         self.store.check_room()
         self.ensure_here(network)
         mtu = self._mtu(request, network)
-        port = self.ports.take(network, request.trunk)
+        spare = self.ports.take(network, request.trunk, request.addresses)
+        port = spare.name
         reach(Point.ATTACH_PORT)
         with ExitStack() as undo:
             undo.callback(self.ports.discard, port)
@@ -709,12 +712,13 @@ class Controller:
                 wiring=wiring.dump(request),
             )
             # The link is made while the store writes the addresses: a spare port's link without addresses means nothing.
-            write = self._write_endpoint(draft, request)
+            write = self._write_endpoint(draft, request, spare.expected)
             undo.callback(self._unwrite, write)
             if write.done:
                 write.result()  # refused: that is what to tell, before anything is made
             reach(Point.ATTACH_WRITING)
-            opening = self.spoofing.open(network, planned) if (planned := write.planned) is not None else None
+            planned = write.planned or (write.result() if spare.expected else None)
+            opening = self.open_spare(network, planned, spare) if planned is not None else None
             with self.links.plugging(port, netns, request.ifname, mtu) as plug:
                 if planned is not None:
                     plug.prepare(planned.mac, ipv6=any(one.version == 6 for one in planned.addresses))
@@ -739,8 +743,23 @@ class Controller:
         reach(Point.ATTACH_CLAIMED)
         return endpoint
 
-    def _write_endpoint(self, draft: Endpoint, request: AttachRequest) -> PendingEndpoint:
-        return self.store.attach_soon(draft, request.addresses, names=request.reserved_for)
+    def _write_endpoint(
+        self, draft: Endpoint, request: AttachRequest, expected: Sender | None = None
+    ) -> PendingEndpoint:
+        rather = expected.addresses if expected else ()
+        return self.store.attach_soon(draft, request.addresses, names=request.reserved_for, rather=rather)
+
+    def open_spare(self, network: Network, endpoint: Endpoint, spare: Spare) -> Future[None] | None:
+        """`SpoofGuard.open` for an endpoint that gets a spare port, before its link is made.
+
+        Was somebody else expected, it waits: what that one may send, this one must not, not even for a moment.
+        """
+        if self.spoofing.fits(network, endpoint, spare.expected):
+            return None
+        opening = self.spoofing.open(network, endpoint)
+        if spare.expected is not None:
+            self.spoofing.wait(opening)
+        return opening
 
     def _unwrite(self, write: PendingEndpoint) -> None:
         """Undo the writing of an endpoint, which may not have ended; a write that failed has undone itself."""
@@ -798,7 +817,8 @@ class Controller:
             )
         moved = endpoint.sandbox != request.netns
         if moved or self.links.link(endpoint.port) is None:
-            port, old = self.ports.take(network, endpoint.trunk), endpoint
+            taken = {one.ip for one in endpoint.addresses}
+            port, old = self.ports.take(network, endpoint.trunk, taken).name, endpoint
             reach(Point.AGAIN_PORT)
             kept = wiring.dump(request)
             endpoint = self.store.set_endpoint(endpoint.uuid, port=port, sandbox=request.netns, wiring=kept)
@@ -806,7 +826,10 @@ class Controller:
             self.ports.claim(port, endpoint.uuid)
             self.links.silence(old.port)
             self.unlimit(old)
-            self._unplug(old, old.sandbox)
+            try:
+                self._unplug(old, old.sandbox)
+            finally:
+                self.ports.discard(old.port)
             reach(Point.AGAIN_UNPLUGGED)
             self.spoofing.wait(self.spoofing.open(network, endpoint))
         elif (kept := wiring.dump(request)) != endpoint.wiring:
@@ -941,16 +964,41 @@ class Controller:
         reach(Point.DETACH_UNPUBLISHED)
         released = self.store.detach_soon(endpoint.uuid, by=by)
         reach(Point.DETACH_RELEASING)
-        try:
-            if endpoint.node == self.settings.node:
-                self.unlimit(endpoint)
-            reach(Point.DETACH_UNLIMITED)
-            self._unplug(endpoint, sandbox)
-            reach(Point.DETACH_UNPLUGGED)
-        finally:
-            released.result()
-            reach(Point.DETACH_RELEASED)
-            self._leaving.discard(endpoint.uuid)
+        with ExitStack() as undo:
+            undo.callback(self.ports.discard, endpoint.port)
+            try:
+                if endpoint.node == self.settings.node:
+                    self.unlimit(endpoint)
+                reach(Point.DETACH_UNLIMITED)
+                self._unplug(endpoint, sandbox)
+                reach(Point.DETACH_UNPLUGGED)
+            finally:
+                released.result()
+                reach(Point.DETACH_RELEASED)
+                self._leaving.discard(endpoint.uuid)
+            undo.pop_all()
+        self.give_back(endpoint, sandbox)
+
+    def give_back(self, endpoint: Endpoint, sandbox: str = "") -> None:
+        """Have the silent port of an endpoint that the store has forgotten kept for the next one, or removed.
+
+        Its link is in the namespace at `sandbox`, or has gone with it; or on the host, as Docker leaves it.
+        """
+        network = self.store.find_network(endpoint.network)
+
+        def clear() -> bool:
+            if endpoint.origin is Origin.DOCKER:
+                return self.links.clear(endpoint.port, endpoint.link, None)
+            try:
+                with open_netns(sandbox) as netns:
+                    return self.links.clear(endpoint.port, endpoint.link, netns)
+            except InvalidNetns:
+                return not self.links.plugged(endpoint.port)
+
+        if network is None or endpoint.node != self.settings.node:
+            self.ports.discard(endpoint.port)
+        else:
+            self.ports.give_back(endpoint.port, network, clear)
 
     def plug_again(self, endpoint: Endpoint, network: Network, netns: Netns) -> None:
         """Make the link of a CNI container anew, as its request wanted it. LinkExists, LinkFailed."""
@@ -962,14 +1010,12 @@ class Controller:
             plug.finish(endpoint.mac, endpoint.addresses, self._routes(network, request))
 
     def _unplug(self, endpoint: Endpoint, sandbox: str) -> None:
-        """Take down the link on an endpoint's silent port, if it is still there, and have the port removed."""
+        """Take down the link on an endpoint's silent port, if it is still there."""
         try:
             with open_netns(sandbox) as netns:
                 self.links.unplug_netns(netns, endpoint.ifname, endpoint.port)
         except InvalidNetns:
             pass  # it has gone, and the link with it
-        finally:
-            self.ports.discard(endpoint.port)
 
     def _network_for(self, request: AttachRequest) -> Network:
         """The request's network, made on demand when the request says how."""

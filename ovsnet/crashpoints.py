@@ -40,6 +40,8 @@ class Point(StrEnum):
     SPARE_MADE = "spare.made"
     SPARE_READY = "spare.ready"
     PORT_REMOVING = "port.removing"
+    PORT_CLEARED = "port.cleared"
+    PORT_RETURNED = "port.returned"
 
     ATTACH_PORT = "attach.port"
     ATTACH_WRITING = "attach.writing"

@@ -111,6 +111,7 @@ class Daemon:
                 links,
                 spoofing,
                 settings.names,
+                expects=store,
                 spares=settings.spare_ports,
                 idle=settings.spare_idle,
                 timeout=settings.deadline,

@@ -54,6 +54,7 @@ from .model import (
     endpoint_key,
 )
 from .nat import first_free
+from .ports import Spare
 from .releases import Releases
 from .store import Pending, PendingEndpoint
 
@@ -589,7 +590,8 @@ class DockerDriver:
             addresses = tuple(_interface(one) for one in (address, address6) if one)
             self._check_reservations(network, addresses, name)
             self._controller.ensure_here(network)
-            port = self._controller.ports.take(network, trunk)
+            spare = self._controller.ports.take(network, trunk, {one.ip for one in addresses})
+            port = spare.name
             reach(Point.ENDPOINT_PORT)
             draft = Endpoint(
                 uuid="",
@@ -609,14 +611,14 @@ class DockerDriver:
                 bandwidth=limits,
                 trunk=trunk,
             )
-            endpoint = self._make(network, draft, name, requester)
+            endpoint = self._make(network, draft, spare, name, requester)
         self._controller.ports.hush()
         self._controller.ports.claim(port, endpoint.uuid)
         reach(Point.ENDPOINT_CLAIMED)
         self._controller.ports.replenish()
         return endpoint
 
-    def _make(self, network: Network, draft: Endpoint, name: str, requester: str) -> Endpoint:
+    def _make(self, network: Network, draft: Endpoint, spare: Spare, name: str, requester: str) -> Endpoint:
         """The endpoint of `draft` with its link; if that fails, nothing of it stays, its port included."""
         families = {one.subnet.version for one in self._store.pools_of(network)}
         with ExitStack() as undo:
@@ -631,7 +633,7 @@ class DockerDriver:
             # The link is made while the store writes: on a spare port, which goes with it if we die, it means nothing.
             planned = write.planned or write.result()
             reach(Point.ENDPOINT_WRITTEN)
-            opening = self._controller.spoofing.open(network, planned)
+            opening = self._controller.open_spare(network, planned, spare)
             self._plug(planned)
             endpoint = write.result()
             if endpoint.mac != planned.mac:  # made from an address that another controller was quicker to take
@@ -755,10 +757,13 @@ class DockerDriver:
             self._controller.unlimit(present)
             reach(Point.ENDPOINT_UNLIMITED)
             self._controller.ports.hush()
-            self._controller.ports.discard(present.port)
+            with ExitStack() as undo:
+                undo.callback(self._controller.ports.discard, present.port)
+                self._store.detach(present.uuid, leave_to=present.labels.get(REQUESTER, ""))
+                reach(Point.ENDPOINT_GONE)
+                undo.pop_all()
+            self._controller.give_back(present)
             reach(Point.ENDPOINT_DISCARDED)
-            self._store.detach(present.uuid, leave_to=present.labels.get(REQUESTER, ""))
-            reach(Point.ENDPOINT_GONE)
 
     def endpoint_info(self, network_id: str, endpoint_id: str) -> Mapping[str, str]:
         """EndpointOperInfo: what `docker network inspect` may show."""

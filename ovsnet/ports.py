@@ -2,7 +2,8 @@
 
 ovs-vswitchd's reconfigure takes 4 ms with no port and 200 ms with 2,000, so an attach must not wait for it: each active network
 keeps a few spare ports, already tagged, configured and up. Owns the spares and the thread that makes and removes them; the use
-cases take ports from it and give them back.
+cases take ports from it and give them back. One that is given back as it was becomes a spare again: containers come and go
+without a reconfigure.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import zip_longest
+from typing import Any, Protocol
 
 from .crashpoints import Point, reach
 from .errors import OvsnetError
 from .link import Links
-from .model import Network, PortRole, SwitchPort
+from .model import IPAddress, Network, PortRole, Sender, SwitchPort
 from .names import DeviceNames
 from .spoofing import SpoofGuard
 from .switch import Switch
@@ -32,6 +34,16 @@ _BREATH = 0.005  # seconds by which work behind an answer lets it go ahead
 _RETRY_PAUSE = 5.0  # seconds before ports are tried again after the switch refused
 _HUSH = 0.1  # seconds that work behind an answer keeps out of the way of what the caller does next
 _HUSH_MOST = 0.5  # seconds that claims and removals wait, however many callers ask for quiet
+_AT_ONCE = 4  # ports that become spares again in one go: claims and removals wait meanwhile, 20 ms for each
+_KEPT = 4  # times as many ports as are made ahead are kept of those that come back
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """A port that is made; who is expected to get it, may send by it already."""
+
+    name: str
+    expected: Sender | None = None
 
 
 @dataclass(slots=True)
@@ -39,9 +51,28 @@ class _Shelf:
     """The spare ports of one network."""
 
     network: Network
-    ready: deque[str] = field(default_factory=deque)
+    ready: deque[Spare] = field(default_factory=deque)
     last_use: float = field(default_factory=time.monotonic)
+    last_look: float = 0.0  # whether who is expected still can be
     not_before: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Return:
+    """A port that may become a spare one again; `clear` ends what is on it, and tells whether nothing is."""
+
+    network: Network
+    clear: Callable[[], bool]
+
+
+class Expects(Protocol):
+    """The store, as far as it tells who comes next; see there."""
+
+    def next_senders(self, network: Network, count: int, besides: Collection[IPAddress] = ()) -> list[Sender]:
+        """As whom the next endpoints would send."""
+
+    def still_next(self, network: Network, sender: Sender) -> bool:
+        """Whether one of them still could."""
 
 
 class Ports:
@@ -54,6 +85,7 @@ class Ports:
         spoofing: SpoofGuard,
         names: DeviceNames,
         *,
+        expects: Expects,
         spares: int,
         idle: float,
         timeout: float,
@@ -62,17 +94,21 @@ class Ports:
         self._links = links
         self._spoofing = spoofing
         self._names = names
+        self._expects = expects
         self._spares = spares
         self._idle = idle
         self._timeout = timeout
         self._shelves: dict[str, _Shelf] = {}
+        self._promised: dict[str, Sender] = {}  # of ports that were taken a moment ago, who was expected
         self._claims: dict[str, str] = {}  # port -> endpoint: to be written on the port
         self._unwanted: set[str] = set()  # to be removed, and not known to be
         self._leaving: set[str] = set()  # of these, being removed
+        self._returns: dict[str, _Return] = {}  # of the unwanted, those that may stay
         self._next_removal = 0.0  # monotonic time
         self._quiet_until = 0.0  # monotonic time
         self._waiting_since = 0.0  # monotonic time of the first claim or removal that is not written; 0: none
         self._filling = threading.Lock()  # held while spares are made
+        self._taking = threading.Lock()  # held while ports become spares again
         self._written: set[Future[list[Any]]] = set()  # on their way to the switch
         self._wake = threading.Condition()
         self._running = False
@@ -92,27 +128,44 @@ class Ports:
         if self._thread is not None:
             self._thread.join(self._timeout)
         self.flush()
-        names = [name for shelf in self._shelves.values() for name in shelf.ready]
+        names = [one.name for shelf in self._shelves.values() for one in shelf.ready]
         self._shelves.clear()
         if names:
             self._remove(names).result(self._timeout)
 
-    def take(self, network: Network, trunk: tuple[int, ...] = ()) -> str:
+    def take(self, network: Network, trunk: tuple[int, ...] = (), addresses: Collection[IPAddress] = ()) -> Spare:
         """A port on `network`'s bridge with its tag, up; a spare, or else one made now. SwitchUnavailable, LinkFailed.
 
-        One that is to carry the VLANs of a `trunk` as well is never a spare.
+        Of the spares one that expects `addresses`, if they are asked for. One that is to carry the VLANs of a `trunk` as well is
+        never a spare.
         """
         if trunk:
             return self._make(network, 1, trunk)[0]
         with self._wake:
             shelf = self._shelf(network)
             shelf.last_use = time.monotonic()
-            name = shelf.ready.popleft() if shelf.ready else None
-        return name or self._make(network, 1)[0]
+            if shelf.ready:
+                found = self._best(shelf, set(addresses))
+                shelf.ready.remove(found)
+                if found.expected is not None:
+                    self._promised[found.name] = found.expected
+                return found
+        return self._make(network, 1)[0]
+
+    def _best(self, shelf: _Shelf, wanted: Collection[IPAddress]) -> Spare:
+        """The spare that is made for who wants these addresses; for who wants none, the first that expects what still can be."""
+        for one in shelf.ready:
+            if one.expected is not None and (
+                set(one.expected.addresses) == wanted
+                if wanted
+                else self._expects.still_next(shelf.network, one.expected)
+            ):
+                return one
+        return shelf.ready[0]
 
     def make(self, network: Network, count: int, trunk: tuple[int, ...] = ()) -> list[str]:
-        """New ports, as `take` gives them, in one transaction: all or none. SwitchUnavailable, LinkFailed."""
-        return self._make(network, count, trunk)
+        """New ports in one transaction, all or none, that nobody may send by yet. SwitchUnavailable, LinkFailed."""
+        return [one.name for one in self._make(network, count, trunk)]
 
     def replenish(self) -> None:
         """Have missing spares made now; called at the end of a request, so that making them does not compete with it."""
@@ -134,21 +187,46 @@ class Ports:
     def claim(self, name: str, endpoint: str) -> None:
         """Write on the port whose it is, behind the answer: the store's row says so already."""
         with self._wake:
+            self._promised.pop(name, None)
             self._claims[name] = endpoint
             self._waiting_since = self._waiting_since or time.monotonic()
             self._nudge()
 
+    def give_back(self, name: str, network: Network, clear: Callable[[], bool]) -> None:
+        """Keep a silent port that is nobody's any more, in the store neither, as a spare one; if that cannot be, `discard` it.
+
+        `clear` deletes the link on it, and tells whether nothing is on it then. Both happen behind the answer. Only guarded
+        ports are kept: what a bridge has learnt about the others can be anything.
+        """
+        with self._wake:
+            shelf = self._shelves.get(network.uuid)
+            coming = sum(one.network.uuid == network.uuid for one in self._returns.values())
+            if (
+                shelf is not None
+                and len(shelf.ready) + coming < self._spares * _KEPT
+                and self._spoofing.applies(network)
+            ):
+                self._returns[name] = _Return(network, clear)
+        self.discard(name)
+
     def discard(self, name: str) -> None:
         """Remove a port that is nobody's any more: behind the answer, and again until the switch has taken it."""
         with self._wake:
+            self._promised.pop(name, None)
             self._claims.pop(name, None)
             self._unwanted.add(name)
             self._waiting_since = self._waiting_since or time.monotonic()
             self._nudge()
 
     def flush(self) -> None:
-        """Write at once what is to be written behind answers, and wait for it; what fails is tried again later."""
-        self._write()
+        """Write at once what is to be written behind answers, and wait for it; what fails is tried again later.
+
+        All that is nobody's is removed, and nothing becomes a spare.
+        """
+        with self._wake:
+            self._returns.clear()
+        with self._taking:  # what is becoming one right now is one then
+            self._write()
         with self._wake:
             written = list(self._written)
         for one in written:
@@ -159,24 +237,24 @@ class Ports:
         """Remove the spares of a network, given by uuid, that is going away."""
         with self._wake:
             shelf = self._shelves.pop(network, None)
-        if self._filling.acquire(timeout=_FAREWELL):  # then those that are being made right now are gone
-            self._filling.release()
+        for busy in (self._filling, self._taking):
+            if busy.acquire(timeout=_FAREWELL):  # then those that are being made right now are gone
+                busy.release()
         if shelf is not None and shelf.ready:
-            self._remove(list(shelf.ready)).result(self._timeout)
+            self._remove([one.name for one in shelf.ready]).result(self._timeout)
 
     def shelved(self) -> frozenset[str]:
         """Ports that nobody has and that are known all the same: kept ready, or being removed."""
         with self._wake:
-            return frozenset(name for shelf in self._shelves.values() for name in shelf.ready) | self._unwanted
+            return frozenset(one.name for shelf in self._shelves.values() for one in shelf.ready) | self._unwanted
 
     def lost(self, names: Iterable[str]) -> None:
         """Keep ports ready no longer that somebody has removed, or their devices; what is left of them goes."""
         gone = set(names)
         with self._wake:
             for shelf in self._shelves.values():
-                found = gone.intersection(shelf.ready)
-                shelf.ready = deque(name for name in shelf.ready if name not in found)
-                self._unwanted |= found
+                self._unwanted |= gone.intersection(one.name for one in shelf.ready)
+                shelf.ready = deque(one for one in shelf.ready if one.name not in gone)
             self._wake.notify()
 
     def spares(self) -> dict[str, int]:
@@ -198,24 +276,37 @@ class Ports:
             shelf = self._shelves[network.uuid] = _Shelf(network)
         return shelf
 
-    def _make(self, network: Network, count: int, trunk: tuple[int, ...] = ()) -> list[str]:
+    def _expected(self, network: Network, names: Collection[str]) -> dict[str, Sender | None]:
+        """By port, who will get it if the next ones ask for nothing special."""
+        if not self._spoofing.applies(network):
+            return dict.fromkeys(names)
+        with self._wake:
+            shelf = self._shelves.get(network.uuid)
+            senders = [one.expected for one in shelf.ready if one.expected] if shelf else []
+            senders += self._promised.values()
+        found = self._expects.next_senders(network, len(names), [each for one in senders for each in one.addresses])
+        return dict(zip_longest(names, found[: len(names)]))
+
+    def _make(self, network: Network, count: int, trunk: tuple[int, ...] = (), *, ahead: bool = False) -> list[Spare]:
         names = [self._names.new_port() for _ in range(count)]
-        ports = [
-            SwitchPort(name, network.bridge, network.tag, network.mtu, PortRole.SPARE, network.uuid, trunk=trunk)
-            for name in names
-        ]
+        ports = [self._spare(name, network, trunk) for name in names]
         try:
             self._switch.add_ports(ports).result(self._timeout)
             numbers = self._switch.wait_ports(names, self._timeout)
             reach(Point.SPARE_MADE)
-            self._spoofing.close(network, numbers)
+            senders = self._expected(network, names) if ahead else dict.fromkeys(names)
+            self._spoofing.prepare(network, senders, numbers)
             for name in names:
                 self._links.prepare_port(name, network.mtu)
             reach(Point.SPARE_READY)
         except OvsnetError:
             _log_failure(self._remove(names), "ports stay that failed")  # the answer is what failed first
             raise
-        return names
+        return [Spare(name, senders[name]) for name in names]
+
+    @staticmethod
+    def _spare(name: str, network: Network, trunk: tuple[int, ...] = ()) -> SwitchPort:
+        return SwitchPort(name, network.bridge, network.tag, network.mtu, PortRole.SPARE, network.uuid, trunk=trunk)
 
     def _run(self) -> None:
         while self._running:
@@ -231,12 +322,16 @@ class Ports:
                     hushed = time.monotonic() < self._quiet_end()
                 if not hushed:
                     self._write()
+                    with self._taking:
+                        self._take_back()
                 with self._wake:
                     shelf = self._due() if self._running else None
                     missing = self._spares - len(shelf.ready) if shelf else 0
                 if shelf is not None:
                     with self._filling:
                         self._fill(shelf, missing)
+                with self._filling:
+                    self._expect_others()
             self._drop_idle()
 
     def _nudge(self) -> None:
@@ -246,8 +341,11 @@ class Ports:
 
     def _has_work(self) -> bool:
         now = time.monotonic()
-        unwritten = self._claims or (self._unwanted - self._leaving and self._next_removal <= now)
+        unwritten = self._claims or self._returns or (self._to_remove() and self._next_removal <= now)
         return not self._running or bool(unwritten and now >= self._quiet_end()) or self._due() is not None
+
+    def _to_remove(self) -> set[str]:
+        return self._unwanted - self._leaving - self._returns.keys()
 
     def _quiet_end(self) -> float:
         """Until when claims and removals are to wait."""
@@ -264,26 +362,89 @@ class Ports:
 
     def _fill(self, shelf: _Shelf, count: int) -> None:
         try:
-            names = self._make(shelf.network, count)
+            spares = self._make(shelf.network, count, ahead=True)
         except OvsnetError as exc:
             LOG.warning("no spare ports for network %s: %s", shelf.network.name, exc)
             shelf.not_before = time.monotonic() + _RETRY_PAUSE
             return
+        self._shelve(shelf, spares)
+
+    def _expect_others(self) -> None:
+        """Have the spares whose expected addresses somebody else was given expect others, where spares were taken since."""
+        with self._wake:
+            used = [one for one in self._shelves.values() if one.last_use > one.last_look]
+        for shelf in used:
+            shelf.last_look = time.monotonic()
+            stale: list[Spare] = []
+            try:
+                with self._wake:
+                    stale += (one for one in shelf.ready if not self._still_next(shelf.network, one))
+                    shelf.ready = deque(one for one in shelf.ready if one not in stale)
+                senders = self._expected(shelf.network, [one.name for one in stale])
+                self._spoofing.prepare(shelf.network, senders)
+            except OvsnetError as exc:
+                LOG.warning("spare ports of network %s go, for none can be expected: %s", shelf.network.name, exc)
+                for one in stale:
+                    self.discard(one.name)
+            else:
+                self._shelve(shelf, [Spare(name, sender) for name, sender in senders.items()])
+
+    def _still_next(self, network: Network, spare: Spare) -> bool:
+        return spare.expected is None or self._expects.still_next(network, spare.expected)
+
+    def _shelve(self, shelf: _Shelf, spares: Collection[Spare]) -> None:
+        """Keep spares, unless their network has gone meanwhile: then they are removed."""
         with self._wake:
             if self._shelves.get(shelf.network.uuid) is shelf and self._running:
-                shelf.ready.extend(names)
+                shelf.ready.extend(spares)
                 return
         try:
-            self._remove(names).result(self._timeout)
+            self._remove([one.name for one in spares]).result(self._timeout)
         except OvsnetError as exc:
             LOG.warning("spare ports stay whose network has gone: %s", exc)
+
+    def _take_back(self) -> None:
+        """Make spares of some that may be, of one network; those that cannot are removed by the next write."""
+        with self._wake:
+            network = next((one.network for one in self._returns.values()), None)
+            if network is None:
+                return
+            ours = [name for name, one in self._returns.items() if one.network.uuid == network.uuid][:_AT_ONCE]
+            returns = {name: self._returns[name] for name in ours}
+        spares: Collection[Spare] = ()
+        try:
+            spares = self._return(network, returns)
+        except OvsnetError as exc:
+            LOG.warning("%d ports of network %s do not become spares again: %s", len(ours), network.name, exc)
+        with self._wake:
+            for name in ours:
+                self._returns.pop(name, None)
+            shelf = self._shelves.get(network.uuid)
+            if shelf is not None and self._running:
+                self._unwanted -= {one.name for one in spares}
+                shelf.ready.extend(spares)
+
+    def _return(self, network: Network, returns: Mapping[str, _Return]) -> Collection[Spare]:
+        """Those that are spares now; before they are up again nobody may send by them who did."""
+        bare = [name for name, one in returns.items() if one.clear()]
+        if not bare:
+            return []
+        senders = self._expected(network, bare)
+        self._spoofing.prepare(network, senders)
+        reach(Point.PORT_CLEARED)
+        ports = {self._spare(name, network): self._links.counters(name) for name in bare}
+        (names,) = self._switch.return_ports(ports).result(self._timeout)
+        for name in names:
+            self._links.prepare_port(name, network.mtu)
+        reach(Point.PORT_RETURNED)
+        return [Spare(name, senders[name]) for name in names]
 
     def _write(self) -> None:
         """Send the claims and removals that wait."""
         with self._wake:
             self._waiting_since = 0.0
             claims, self._claims = self._claims, {}
-            leaving = self._unwanted - self._leaving if self._next_removal <= time.monotonic() else set()
+            leaving = self._to_remove() if self._next_removal <= time.monotonic() else set()
             self._leaving |= leaving
             try:
                 for name, endpoint in claims.items():

@@ -45,10 +45,18 @@ class SpoofGuard:
         """Whether ports of that network are guarded."""
         return self._on and guarded(network)
 
-    def close(self, network: Network, numbers: Mapping[str, int]) -> None:
-        """New ports, by name, with their OpenFlow numbers: nothing gets in by them until they are opened."""
-        if self.applies(network):
-            self.flows.wait(self.flows.guard(network.bridge, dict.fromkeys(numbers), numbers))
+    def prepare(
+        self, network: Network, senders: Mapping[str, Sender | None], numbers: Mapping[str, int] | None = None
+    ) -> None:
+        """Ports that are nobody's, by name: what gets in by them, until they are opened, is only what the one who is expected to
+        get the port may send, or nothing at all. New ones come with their OpenFlow `numbers`.
+        """
+        if senders and self.applies(network):
+            self.flows.wait(self.flows.guard(network.bridge, senders, numbers or {}))
+
+    def fits(self, network: Network, endpoint: Endpoint, expected: Sender | None) -> bool:
+        """Whether a port that was prepared for `expected` is the endpoint's without more."""
+        return not self.applies(network) or _sender(endpoint) == expected
 
     def open(self, network: Network, endpoint: Endpoint) -> Future[None] | None:
         """Let the endpoint's container send by its port as itself; `wait` for it before anybody is told that it can."""

@@ -159,18 +159,39 @@ class PoolBlocks:
         taken: Container[int] = _NOTHING,
         claimed: Container[int] = _NOTHING,
         cooling: Container[int] = _NOTHING,
+        rather: int | None = None,
     ) -> Choice | None:
         """The next address for `node`, or None when the pool is exhausted.
 
         `taken` are addresses, `claimed` block starts that the transaction being built has used already (their `Choice` says
-        `claim=False` then); `cooling` addresses are given only when there is no other.
+        `claim=False` then); `cooling` addresses are given only when there is no other. `rather` is the one to give if it is free
+        and not in a block of somebody else's.
         """
+        if rather is not None and self.could_be(rather, node, taken=taken, claimed=claimed, cooling=cooling):
+            start = self.block_start(rather)
+            return Choice(rather, start, claim=start not in self.blocks and start not in claimed)
         for avoid in (cooling, _NOTHING) if cooling else (_NOTHING,):
             for start, claim in self._candidates(node, claimed):
                 address = self._pick(start, node, taken, avoid)
                 if address is not None:
                     return Choice(address, start, claim)
         return None
+
+    def could_be(
+        self,
+        address: int,
+        node: str,
+        *,
+        taken: Container[int] = _NOTHING,
+        claimed: Container[int] = _NOTHING,
+        cooling: Container[int] = _NOTHING,
+    ) -> bool:
+        """Whether `node` may be given that address, from a block of its own or of nobody's; see `choose`."""
+        if address not in self._dynamic or address in taken or address in cooling:
+            return False
+        start = self.block_start(address)
+        block = self.blocks.get(start)
+        return block is None or start in claimed or (block.node == node and address not in block.leases)
 
     def _candidates(self, node: str, claimed: Container[int]) -> Iterator[tuple[int, bool]]:
         """Block starts in the order of choice, with whether the block must be claimed."""

@@ -259,6 +259,29 @@ class Links:
                 return False  # gone with its port meanwhile
             return True
 
+    def clear(self, port: str, link: str, netns: Netns | None) -> bool:
+        """Delete the macvlan on `port`: in the container whatever it is called there, on the host the one called `link`. Whether
+        nothing is on the port then, in any namespace. Takes 20 to 40 ms, nearly all of it in the kernel.
+        """
+        info = self.link(link) if netns is None else self.link_on(port, netns)
+        with _reported(port), Socket() as host, self._socket(netns) as home:
+            lower = host.index_of(port)
+            if lower is None:
+                return False
+            if info is not None and _ours(info, lower):
+                home.batch([m.del_link(info.ifindex, "delete the link")])
+                return True
+        return not self.plugged(port)
+
+    def counters(self, port: str) -> dict[str, int]:
+        """What the host's device has counted, by the names of Interface.statistics and as the switch sees it: what the device's
+        owner sends is received. Nothing if it has gone.
+        """
+        with _reported(port), Socket() as host:
+            (body,) = host.batch([m.get_counters(port)])
+        theirs = m.read_counters(body) if body else {}
+        return {f"{'tx' if name.startswith('rx') else 'rx'}{name[2:]}": value for name, value in theirs.items()}
+
     def plug_host(self, port: str, link: str, mac: str, mtu: int) -> LinkInfo:
         """Make the link `link` on `port` in the host's namespace, down and without addresses, for Docker to move.
 

@@ -27,6 +27,7 @@ _RTM_GETNSID = 90
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
 _IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 18, 26, 28, 29
+_IFLA_STATS64 = 23
 _IFLA_PROMISCUITY, _IFLA_CARRIER, _IFLA_LINK_NETNSID = 30, 33, 37
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
 _IFLA_MACVLAN_MODE, _MACVLAN_MODE_PASSTHRU = 1, 8
@@ -107,6 +108,12 @@ def get_link(name: str = "", index: int = 0) -> Request:
     """Read one device, by name or index. No such device is an empty answer."""
     body = _IFINFOMSG.pack(_AF_UNSPEC, 0, index, 0, 0) + (_text(_IFLA_IFNAME, name) if name else b"") + _NO_STATISTICS
     return Request(_RTM_GETLINK, body, f"read {name or 'the device'}", tolerated=_NO_SUCH_DEVICE, reads=True)
+
+
+def get_counters(name: str) -> Request:
+    """Read what one device has counted. No such device is an empty answer."""
+    body = _IFINFOMSG.pack(_AF_UNSPEC, 0, 0, 0, 0) + _text(_IFLA_IFNAME, name)
+    return Request(_RTM_GETLINK, body, f"read {name}", tolerated=_NO_SUCH_DEVICE, reads=True)
 
 
 def dump_links() -> Request:
@@ -236,6 +243,13 @@ def read_device(body: bytes) -> Device:
         arp=not flags & IFF_NOARP,
         carries=promiscuity > 0,
     )
+
+
+def read_counters(body: bytes) -> dict[str, int]:
+    """From the answer to `get_counters`: the first fields of struct rtnl_link_stats64, linux/if_link.h."""
+    names = ("rx_packets", "tx_packets", "rx_bytes", "tx_bytes", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped")
+    values = struct.unpack_from(f"{len(names)}Q", attributes(body, _IFINFOMSG.size)[_IFLA_STATS64])
+    return dict(zip(names, values, strict=True))
 
 
 def read_namespace_id(body: bytes) -> int:

@@ -94,10 +94,12 @@ class StoreCommand(Command):
         *,
         adopt: bool = False,
         names: Sequence[str] = (),
+        rather: int | None = None,
     ) -> _Planned:
         """Choose an address for `owner`, or check the one asked for.
 
-        `adopt` takes over one that Docker has been given; `names` are those under which one may be reserved for the owner.
+        `adopt` takes over one that Docker has been given; `names` are those under which one may be reserved for the owner;
+        `rather` is the one to choose if any would do, unless it has been given meanwhile.
         """
         reserved = next((one for one in names if one in pool.reservations), None)
         if reserved is not None and address is None:
@@ -114,7 +116,11 @@ class StoreCommand(Command):
             if pool.draining:
                 raise PoolExhausted(f"pool {pool.name} is draining and gives no address", hint="use another pool")
             choice = blocks.choose(
-                self.api.node, taken=scratch.given, claimed=scratch.claimed, cooling=self.view.cooling(pool.uuid)
+                self.api.node,
+                taken=scratch.given,
+                claimed=scratch.claimed,
+                cooling=self.view.cooling(pool.uuid),
+                rather=rather,
             )
             if choice is None:
                 raise PoolExhausted(
@@ -482,10 +488,10 @@ class DeleteNetwork(StoreCommand):
 class Attach(StoreCommand):
     """Write an endpoint with its leases: one per pool of its network, all or nothing.
 
-    `endpoint.addresses` is ignored for families with a pool: `wanted` has what is asked for there; other addresses of it stay as
-    they are (a foreign IPAM's). An endpoint of the same key already there is the result, unless it asks for other addresses.
-    `mac` empty derives it from the first address by `derive_mac`. `planned` is what the last attempt wrote, without its uuid,
-    as soon as it is on its way.
+    `endpoint.addresses` is ignored for families with a pool: `wanted` has what is asked for there, `rather` what to choose if
+    any would do; other addresses of it stay as they are (a foreign IPAM's). An endpoint of the same key already there is the
+    result, unless it asks for other addresses. `mac` empty derives it from the first address by `derive_mac`. `planned` is what
+    the last attempt wrote, without its uuid, as soon as it is on its way.
     """
 
     def __init__(
@@ -497,8 +503,10 @@ class Attach(StoreCommand):
         derive_mac: Any,
         adopt: bool = False,
         names: Sequence[str] = (),
+        rather: Sequence[IPAddress] = (),
     ) -> None:
         super().__init__(api)
+        self.rather = {one.version: int(one) for one in rather}
         self.endpoint = endpoint
         self.wanted = {one.version: one for one in wanted}
         self.derive_mac = derive_mac
@@ -533,7 +541,15 @@ class Attach(StoreCommand):
                     f"network {network.name} has no IPv{version} pool for {address}", hint="leave the address out"
                 )
         plans = [
-            self.plan_lease(txn, pool, owner, self.wanted.get(pool.subnet.version), adopt=self.adopt, names=self.names)
+            self.plan_lease(
+                txn,
+                pool,
+                owner,
+                self.wanted.get(pool.subnet.version),
+                adopt=self.adopt,
+                names=self.names,
+                rather=self.rather.get(pool.subnet.version),
+            )
             for pool in pools
         ]
         addresses = [

@@ -14,7 +14,19 @@ from typing import Any, Generic, NoReturn, TypeVar
 from ovs.stream import Stream
 
 from ..errors import EndpointNotFound, NetworkNotFound, PoolNotFound, StateUnavailable
-from ..model import Endpoint, IPAddress, Lease, LeaseOwner, Network, OwnerKind, Pool, PoolUse, PublishedPort, TlsFiles
+from ..model import (
+    Endpoint,
+    IPAddress,
+    Lease,
+    LeaseOwner,
+    Network,
+    OwnerKind,
+    Pool,
+    PoolUse,
+    PublishedPort,
+    Sender,
+    TlsFiles,
+)
 from ..names import mac_for
 from ..ovsdb import Command, Counts, Engine, Rehearsal, schema_helper
 from . import commands, pool_commands, rows
@@ -526,13 +538,57 @@ class Store:
         adopt: bool = False,
         names: Sequence[str] = (),
         lazy: bool = False,
+        rather: Sequence[IPAddress] = (),
     ) -> PendingEndpoint:
         """`attach` for who has something to do meanwhile, and has seen to it that there is room.
 
-        `lazy` is for addresses whose leases are durable already.
+        `lazy` is for addresses whose leases are durable already. `rather` are addresses of `next_senders` to take if they are
+        still free and none are asked for.
         """
-        command = commands.Attach(self, endpoint, wanted, derive_mac=mac_for, adopt=adopt, names=names)
+        command = commands.Attach(self, endpoint, wanted, derive_mac=mac_for, adopt=adopt, names=names, rather=rather)
         return PendingEndpoint(self._engine, command, lazy=lazy)
+
+    def next_senders(self, network: Network, count: int, besides: Collection[IPAddress] = ()) -> list[Sender]:
+        """As whom the next endpoints that ask for no address would send, `besides` those that have been told already.
+
+        Fewer, or none, where the network gives no more addresses; nothing is kept for anybody.
+        """
+
+        def view() -> list[list[IPAddress]]:
+            pools = [self.view.pools[uuid] for uuid in network.pools if uuid in self.view.pools]
+            given = []
+            for pool in pools:
+                taken = {int(one) for one in besides if one.version == pool.subnet.version}
+                cooling = self.view.cooling(pool.uuid)
+                found: list[IPAddress] = []
+                while len(found) < count and not pool.draining:
+                    choice = self.view.blocks[pool.uuid].choose(self.node, taken=taken, cooling=cooling)
+                    if choice is None or choice.address in cooling:
+                        break
+                    taken.add(choice.address)
+                    found.append(rows.address(choice.address, ipv6=pool.subnet.version == 6))
+                given.append(found)
+            return given
+
+        given = self._engine.read(view)
+        return [Sender(mac_for(each[0]), each) for each in zip(*given, strict=False)] if given else []
+
+    def still_next(self, network: Network, sender: Sender) -> bool:
+        """Whether the next endpoint could be that one of `next_senders`, if it rather had these addresses."""
+
+        def view() -> bool:
+            for address in sender.addresses:
+                pool = next(
+                    (one for one in map(self.view.pools.get, network.pools) if one and address in one.subnet), None
+                )
+                if pool is None or pool.draining:
+                    return False
+                blocks, cooling = self.view.blocks[pool.uuid], self.view.cooling(pool.uuid)
+                if not blocks.could_be(int(address), self.node, cooling=cooling):
+                    return False
+            return True
+
+        return self._engine.read(view)
 
     def set_endpoint(self, uuid: str, **columns: str | Mapping[str, str] | list[str]) -> Endpoint:
         """Change `sandbox`, `port`, `link`, `wiring`, `labels`, or `addresses` and `ipam` of an endpoint; EndpointNotFound."""

@@ -9,11 +9,14 @@ What changes in a port's life (role, endpoint) stands in `external_ids` of its P
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ovs.db import idl as ovs_idl
+from ovs.db.data import Atom
+from ovs.db.types import UuidType
 from ovsdbapp.backend.ovs_idl import idlutils
 from ovsdbapp.schema.open_vswitch import commands, impl_idl
 
@@ -27,6 +30,7 @@ OWNER = "ovsnet-owner"  # the node
 ROLE = "ovsnet-role"  # a PortRole
 NETWORK = "ovsnet-network"  # uuid
 ENDPOINT = "ovsnet-endpoint"  # uuid, or no such key
+COUNTED = "ovsnet-counted"  # JSON: Interface.statistics when the port's last owner left it
 CAPTURE = "ovsnet-capture"  # the node; of mirrors and their output ports, which are nobody's for all others
 
 # What is read or written, and nothing else: vswitchd refreshes statistics and status every few seconds, which at thousands
@@ -200,6 +204,46 @@ class ClaimPort(Command):
         row.setkey("external_ids", ENDPOINT, self.endpoint)
 
 
+class ReturnPorts(Command):
+    """Make endpoints' ports spare ones again. `result` names those that are now: a port that is not as spare ones are, be it by
+    its owner's wishes or by somebody's hand, stays whose it is.
+    """
+
+    def __init__(self, api: Api, ports: Mapping[SwitchPort, Mapping[str, int]], node: str) -> None:
+        super().__init__(api)
+        self.ports = dict(ports)
+        self.node = node
+
+    def run_idl(self, txn: ovs_idl.Transaction) -> None:
+        """Set role, endpoint and what was counted on the Port rows."""
+        del txn
+        watched = {
+            port.uuid
+            for mirror in self.api.tables["Mirror"].rows.values()
+            for port in (*mirror.select_src_port, *mirror.select_dst_port)
+        }
+        returned = []
+        for port, counted in self.ports.items():
+            row, bridge = self.api.find("Port", port.name), self.api.find("Bridge", port.bridge)
+            if (
+                row is None
+                or bridge is None
+                or owner(row) != self.node
+                or not has_port(bridge, row)
+                or row.uuid in watched
+            ):
+                continue
+            if row.qos or row.vlan_mode or len(row.interfaces) != 1 or row.interfaces[0].mtu_request != [port.mtu]:
+                continue
+            if any(getattr(row, column) != value for column, value in _vlans(port).items()):
+                continue
+            for column in ("external_ids", "qos", "tag", "trunks"):
+                row.verify(column)
+            row.external_ids = _external_ids(port, self.node) | {COUNTED: json.dumps(counted)}
+            returned.append(port.name)
+        self.result = tuple(returned)
+
+
 class LimitPort(Command):
     """Limit what comes from a port's device, by a queueing discipline of its own; again, with other values too, is fine.
 
@@ -351,6 +395,11 @@ def owner(port: Any) -> str | None:
     if OWNER in ids:
         return str(ids[OWNER])
     return next((one.external_ids[OWNER] for one in port.interfaces if OWNER in one.external_ids), None)
+
+
+def has_port(bridge: Any, port: Any) -> bool:
+    """Whether a port's row is of a bridge's. The column itself would be made of all its rows: 5 ms with 500."""
+    return Atom(UuidType, port.uuid) in bridge._data["ports"].values
 
 
 def _vlans(port: SwitchPort) -> dict[str, Any]:

@@ -37,6 +37,7 @@ _FAREWELL = 2.0  # seconds that a bridge has to let us go
 _LOOK = 5.0  # seconds between looks whether somebody else has removed flows of ours
 _SILENCE = 30.0  # seconds without any answer after which a connection is made anew
 _CHUNK = 1 << 18
+_LEARNT = 16_384  # MACs that a bridge may still think behind a port: twice what it learns by default
 
 
 class _State(Enum):
@@ -53,6 +54,7 @@ class _Line:
     path: str
     wanted: dict[str, Sender | None] = field(default_factory=dict)  # by port
     numbers: dict[str, int] = field(default_factory=dict)  # of those that the bridge has
+    places: dict[str, str] = field(default_factory=dict)  # MAC -> the port behind which it was admitted last
     state: _State = _State.AWAY
     sock: socket.socket | None = None
     inbox: bytearray = field(default_factory=bytearray)
@@ -157,6 +159,7 @@ class Flows:
                     # Should it have had another port's number.
                     line.outbox += of.delete_by_cookie(self._cookie | number, of.EXACT, xid)
                 self._change(line, old, guard(self._cookie, number, senders[name]), xid)
+                self._note_place(line, name, senders[name], xid)
             self._end(line, xid, done)
         return done
 
@@ -295,6 +298,18 @@ class Flows:
             if flow not in have:
                 line.outbox += of.add(flow, xid)
 
+    def _note_place(self, line: _Line, name: str, sender: Sender | None, xid: int) -> None:
+        """Have the bridge learn that a MAC is no longer behind another port: that may still stand, and the bridge learns only
+        from what is sent, so that who only listens would not be reached for minutes.
+        """
+        if sender is None:
+            return
+        if line.places.pop(sender.mac, name) != name:
+            line.outbox += of.announce(sender.mac, line.numbers[name], xid)
+        line.places[sender.mac] = name  # in the order of time
+        if len(line.places) > _LEARNT:
+            del line.places[next(iter(line.places))]
+
     def _end(self, line: _Line, xid: int, done: Future[None]) -> None:
         line.outbox += of.barrier(xid)
         line.waiting[xid] = done
@@ -353,6 +368,7 @@ class Flows:
         line.next_look = 0.0
         line.reading.clear()
         line.numbers.clear()
+        line.places.clear()  # if it comes back, it has learnt nothing yet
         line.parked += line.waiting.values()
         line.waiting.clear()
         for asked in line.asked.values():

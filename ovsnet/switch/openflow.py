@@ -20,7 +20,7 @@ EXACT = (1 << 64) - 1  # mask of a cookie
 # A.1: message types.
 HELLO, ERROR, ECHO_REQUEST, ECHO_REPLY = 0, 1, 2, 3
 GET_CONFIG_REQUEST, GET_CONFIG_REPLY, SET_CONFIG = 7, 8, 9
-PORT_STATUS, FLOW_MOD = 12, 14
+PORT_STATUS, PACKET_OUT, FLOW_MOD = 12, 13, 14
 MULTIPART_REQUEST, MULTIPART_REPLY, BARRIER_REQUEST, BARRIER_REPLY = 18, 19, 20, 21
 SET_ASYNC = 28
 
@@ -30,6 +30,8 @@ PORT_ADDED, PORT_DELETED = 0, 1  # A.4.3: reasons of PORT_STATUS
 _FLOWS, _COUNT, _PORTS = 1, 2, 13  # A.3.5: multipart types
 _ADD, _DELETE, _DELETE_STRICT = 0, 3, 4  # A.3.4.1
 _ANY = 0xFFFFFFFF
+_NORMAL = 0xFFFFFFFA  # A.2.1: the port that stands for what a switch does without OpenFlow
+_OWN_ETHERTYPE = 0x88B5  # IEEE 802, section 9.2.4: for experiments of one's own
 _SOME_PACKET_BYTES = 128  # miss_send_len: with 0 Open vSwitch sends a connection like ours nothing of its own accord
 _MORE = 1
 
@@ -227,6 +229,13 @@ def encode_match(match: Iterable[Match]) -> bytes:
 
 def _order(match: Match) -> tuple[int, int]:
     return -match.field[0], match.field[1]
+
+
+def announce(mac: str, number: int, xid: int) -> bytes:
+    """Have the switch learn that `mac` is behind port `number`, by a frame that comes from there and leads there (A.3.7)."""
+    frame = _mac(mac) * 2 + struct.pack("!H46x", _OWN_ETHERTYPE)
+    output = struct.pack("!HHIH6x", 0, 16, _NORMAL, 0)
+    return message(PACKET_OUT, xid, struct.pack("!IIH6x", _ANY, number, len(output)) + output + frame)
 
 
 def barrier(xid: int) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from ..model import PortRole, SwitchPort, SwitchState
 from ..ovsdb import Counts, Engine, ask, fetch_schema, schema_helper
 from .commands import (
     COLUMNS,
+    COUNTED,
     ENDPOINT,
     NETWORK,
     OWNER,
@@ -28,8 +30,10 @@ from .commands import (
     EnsureBridge,
     LimitPort,
     MendPort,
+    ReturnPorts,
     SweepLimits,
     SweepMirrors,
+    has_port,
     owner,
 )
 from .watch import Observer, WatchedIdl
@@ -195,6 +199,14 @@ class Switch:
         """
         return self._engine.submit(ClaimPort(self._api, name, endpoint, self._node))
 
+    def return_ports(self, ports: Mapping[SwitchPort, Mapping[str, int]]) -> Future[list[Any]]:
+        """Make ports of endpoints, given as they are to be, spare ones again; with each what it has counted for its last owner.
+
+        vswitchd has nothing to do for it. The one result is the tuple of names that are spare now: the others are no longer
+        like them, or are captured, or gone.
+        """
+        return self._engine.submit(ReturnPorts(self._api, ports, self._node))
+
     def del_ports(self, names: Iterable[str]) -> Future[list[Any]]:
         """Remove ports of ours in one transaction; missing ones are success, foreign ones stay.
 
@@ -229,22 +241,25 @@ class Switch:
         api = self._api
         return self._engine.read(lambda: tuple(self._ports(api)))
 
-    def state(self) -> SwitchState:
-        """All of the switch that a comparison needs, at one instant."""
+    def state(self, only: Collection[str] | None = None) -> SwitchState:
+        """All of the switch that a comparison needs, at one instant; or of the ports only what has these names."""
         api = self._api
 
         def view() -> SwitchState:
-            return SwitchState(
-                bridges=frozenset(row.name for row in api.tables["Bridge"].rows.values()),
-                ports={port.name: port for port in self._ports(api)},
-                names=frozenset(row.name for row in api.tables["Port"].rows.values()),
-            )
+            if only is None:
+                ports = {port.name: port for port in self._ports(api)}
+                names = frozenset(row.name for row in api.tables["Port"].rows.values())
+            else:
+                found = {name: row for name in only if (row := api.find("Port", name)) is not None}
+                ports = {name: port for name, row in found.items() if (port := self._our_port(api, row)) is not None}
+                names = frozenset(found)
+            return SwitchState(frozenset(row.name for row in api.tables["Bridge"].rows.values()), ports, names)
 
         return self._engine.read(view)
 
     def find_port(self, name: str) -> SwitchPort | None:
         """The port of this node of that name, or None."""
-        return next((port for port in self.ports() if port.name == name), None)
+        return self.state((name,)).ports.get(name)
 
     def uplinks(self, bridge: str) -> tuple[str, ...]:
         """Devices of the host on that bridge that Open vSwitch did not make: its ways out."""
@@ -264,14 +279,24 @@ class Switch:
         return next((version for versions in rows for version in versions), "")
 
     def statistics(self) -> dict[str, dict[str, int]]:
-        """Counters of our ports by name, as vswitchd wrote them down some seconds ago (Interface.statistics).
+        """Counters of our ports by name, as vswitchd wrote them down some seconds ago (Interface.statistics), without what
+        they counted for earlier owners.
 
         Read when asked for: they change all the time, and the replica does without them.
         """
+        api = self._api
+
+        def view() -> dict[str, str]:
+            rows = api.tables["Port"].rows.values()
+            return {row.name: row.external_ids[COUNTED] for row in rows if COUNTED in row.external_ids}
+
+        counted = self._engine.read(view)
         ours = ["external_ids", "includes", ["map", [[OWNER, self._node]]]]
         select = {"op": "select", "table": "Interface", "where": [ours], "columns": ["name", "statistics"]}
         (answer,) = ask(self._remote, "transact", [DATABASE, select], self._timeout, SwitchUnavailable)
-        return {row["name"]: dict(row["statistics"][1]) for row in answer["rows"]}
+        return {
+            row["name"]: _since(dict(row["statistics"][1]), counted.get(row["name"], "{}")) for row in answer["rows"]
+        }
 
     def port_of_anybody(self, name: str) -> SwitchPort | None:
         """The port of that name, whoever it belongs to and whatever marks it bears; None if there is none."""
@@ -282,6 +307,12 @@ class Switch:
             return next((_port(bridge, port) for bridge, port in rows if port.name == name and port.interfaces), None)
 
         return self._engine.read(view)
+
+    def _our_port(self, api: Api, row: Any) -> SwitchPort | None:
+        if owner(row) != self._node or not row.interfaces:
+            return None
+        bridges = (one.name for one in api.tables["Bridge"].rows.values() if has_port(one, row))
+        return next((_port(bridge, row) for bridge in bridges), None)
 
     def _ports(self, api: Api) -> Iterable[SwitchPort]:
         for bridge in api.tables["Bridge"].rows.values():
@@ -314,6 +345,18 @@ def _port(bridge: str, port: Any) -> SwitchPort:
         vlan_mode=next(iter(port.vlan_mode), ""),
         **_limits(port),
     )
+
+
+def _since(statistics: dict[str, int], counted: str) -> dict[str, int]:
+    """What has been counted since. A counter that is lower than it was began anew, with the device (RFC 3635 has it so)."""
+    try:
+        before = json.loads(counted)
+        return {
+            name: value - before.get(name, 0) if value >= before.get(name, 0) else value
+            for name, value in statistics.items()
+        }
+    except (ValueError, AttributeError, TypeError):  # somebody has written there
+        return statistics
 
 
 def _limits(port: Any) -> dict[str, int]:

@@ -235,7 +235,7 @@ class AttachedAgain(Attached):
 
 
 class Detached(Attached):
-    POINTS = (
+    POINTS: ClassVar[tuple[Point, ...]] = (
         Point.DETACH_SILENCED,
         Point.DETACH_UNPUBLISHED,
         Point.DETACH_RELEASING,
@@ -256,6 +256,16 @@ class Detached(Attached):
 
     def works(self) -> None:
         assert self.world.addresses("crashed") == []
+
+
+class GivenBack(Detached):
+    """Without limits, so that the port becomes a spare one again."""
+
+    POINTS = (Point.PORT_CLEARED, Point.PORT_RETURNED)
+
+    @property
+    def conf(self) -> dict[str, Any]:
+        return self.world.stack.conf(NETWORK)
 
 
 class Addresses(Case):
@@ -488,6 +498,7 @@ CASES = (
     Attached,
     AttachedAgain,
     Detached,
+    GivenBack,
     Addresses,
     AddressesTaken,
     DockerPools,

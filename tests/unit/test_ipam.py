@@ -199,6 +199,7 @@ def test_an_address_asked_for(a_pool: Pool, address: str, words: str) -> None:
 # -- which address next -----------------------------------------------------------------------------------------------
 
 NET = "10.0.0.0/24"  # four blocks: .0, .64, .128, .192
+NEXT = ("10.0.0.3", "10.0.0.0", False)  # with OURS
 
 
 def block(start: str, node: str, leases: Collection[str] = (), *, cursor: str = "", turn: int = 0) -> Block:
@@ -218,6 +219,12 @@ FULL_0 = block("10.0.0.0", "a", ["10.0.0.1..10.0.0.63"], cursor="10.0.0.63", tur
 FULL_64 = block("10.0.0.64", "b", ["10.0.0.64..10.0.0.127"], cursor="10.0.0.127", turn=64)
 FULL_128 = block("10.0.0.128", "b", ["10.0.0.128..10.0.0.191"], turn=9)
 FULL_192 = block("10.0.0.192", "a", ["10.0.0.192..10.0.0.254"], turn=9)
+OURS = block("10.0.0.0", "a", ["10.0.0.2"], cursor="10.0.0.2", turn=1)
+THEIRS = block("10.0.0.128", "b", [])
+
+
+OURS = block("10.0.0.0", "a", ["10.0.0.2"], cursor="10.0.0.2", turn=1)
+THEIRS = block("10.0.0.128", "b", [])
 
 
 @pytest.mark.parametrize(
@@ -359,13 +366,34 @@ FULL_192 = block("10.0.0.192", "a", ["10.0.0.192..10.0.0.254"], turn=9)
         pytest.param(
             pool("fd00::4/127"), [block("fd00::4", "b", ["fd00::4"])], {}, ("fd00::5", "fd00::4", False), id="IPv6 /127"
         ),
+        pytest.param(
+            pool(NET), [OURS], {"rather": ["10.0.0.9"]}, ("10.0.0.9", "10.0.0.0", False), id="rather a free one"
+        ),
+        pytest.param(pool(NET), [OURS], {"rather": ["10.0.0.2"]}, NEXT, id="rather one that is leased"),
+        pytest.param(
+            pool(NET), [OURS], {"rather": ["10.0.0.9"], "cooling": ["10.0.0.9"]}, NEXT, id="rather one that cools down"
+        ),
+        pytest.param(
+            pool(NET), [OURS], {"rather": ["10.0.0.9"], "taken": ["10.0.0.9"]}, NEXT, id="rather one just taken"
+        ),
+        pytest.param(pool(NET), [OURS], {"rather": ["10.0.0.255"]}, NEXT, id="rather one that is not dynamic"),
+        pytest.param(
+            pool(NET),
+            [OURS],
+            {"rather": ["10.0.0.99"]},
+            ("10.0.0.99", "10.0.0.64", True),
+            id="rather one of nobody's block",
+        ),
+        pytest.param(pool(NET), [OURS, THEIRS], {"rather": ["10.0.0.130"]}, NEXT, id="rather one of another's block"),
         pytest.param(pool("fd00::4/128"), [], {}, ("fd00::4", "fd00::4", True), id="IPv6 /128"),
     ],
 )
 def test_choose(
     a_pool: Pool, some: list[Block], options: Mapping[str, list[str]], expected: tuple[str, str, bool] | None
 ) -> None:
-    used = {name: {number(one) for one in addresses} for name, addresses in options.items()}
+    used: dict[str, Any] = {name: {number(one) for one in addresses} for name, addresses in options.items()}
+    if "rather" in used:
+        (used["rather"],) = used["rather"]
     chosen = blocks(a_pool, *some).choose("a", **used)
     assert chosen == (expected and Choice(number(expected[0]), number(expected[1]), expected[2]))
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import ipaddress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
+from itertools import islice
 from typing import Any, cast
 
 import pytest
 
 from ovsnet import ports
+from ovsnet.errors import LinkFailed
 from ovsnet.link import Links
-from ovsnet.model import Network, Origin, SwitchPort
-from ovsnet.names import DeviceNames
-from ovsnet.ports import Ports
+from ovsnet.model import IPAddress, Network, Origin, Sender, SwitchPort
+from ovsnet.names import DeviceNames, mac_for
+from ovsnet.ports import Ports, Spare
 from ovsnet.spoofing import SpoofGuard
 from ovsnet.switch import Switch
 from tests.harness import wait_until
@@ -28,6 +32,15 @@ class FakeSwitch:
         self.made: list[str] = []
         self.claimed: dict[str, str] = {}
         self.gone: list[str] = []
+        self.refused: set[str] = set()  # ports that are no longer like spare ones
+        self.returned: list[str] = []
+
+    def return_ports(self, ports: Mapping[SwitchPort, Mapping[str, int]]) -> Future[list[Any]]:
+        names = tuple(one.name for one in ports if one.name not in self.refused)
+        self.returned += names
+        future: Future[list[Any]] = Future()
+        future.set_result([names])
+        return future
 
     def add_ports(self, new: Sequence[SwitchPort]) -> Future[list[Any]]:
         self.made += [one.name for one in new]
@@ -52,15 +65,50 @@ class FakeLinks:
     def prepare_port(self, port: str, mtu: int) -> None:
         del port, mtu
 
+    def counters(self, port: str) -> dict[str, int]:
+        del port
+        return {}
+
 
 class FakeGuard:
-    """Guards nothing."""
+    """Guards what it is told to, and notes who may send by which port."""
 
-    def close(self, network: Network, numbers: dict[str, int]) -> None:
+    def __init__(self) -> None:
+        self.on = True
+        self.admitted: dict[str, Sender | None] = {}
+
+    def applies(self, network: Network) -> bool:
+        del network
+        return self.on
+
+    def prepare(
+        self, network: Network, senders: Mapping[str, Sender | None], numbers: Mapping[str, int] | None = None
+    ) -> None:
         del network, numbers
+        self.admitted.update(senders)
 
     def forget(self, ports: Iterable[str]) -> None:
         del ports
+
+
+class FakeStore:
+    """Gives 10.0.0.1, 10.0.0.2, ... as far as they are not `given` yet."""
+
+    def __init__(self) -> None:
+        self.given: set[IPAddress] = set()
+
+    def next_senders(self, network: Network, count: int, besides: Collection[IPAddress] = ()) -> list[Sender]:
+        del network
+        free = (one for number in range(1, 200) if (one := address(number)) not in {*besides, *self.given})
+        return [Sender(mac_for(one), (one,)) for one in islice(free, count)]
+
+    def still_next(self, network: Network, sender: Sender) -> bool:
+        del network
+        return not self.given.intersection(sender.addresses)
+
+
+def address(number: int) -> IPAddress:
+    return ipaddress.ip_address(f"10.0.0.{number}")
 
 
 def _done() -> Future[list[Any]]:
@@ -75,7 +123,17 @@ def switch() -> FakeSwitch:
 
 
 @pytest.fixture
-def start(switch: FakeSwitch) -> Iterator[Callable[[], Ports]]:
+def guard() -> FakeGuard:
+    return FakeGuard()
+
+
+@pytest.fixture
+def store() -> FakeStore:
+    return FakeStore()
+
+
+@pytest.fixture
+def start(switch: FakeSwitch, guard: FakeGuard, store: FakeStore) -> Iterator[Callable[[], Ports]]:
     begun: list[Ports] = []
 
     def make() -> Ports:
@@ -83,8 +141,9 @@ def start(switch: FakeSwitch) -> Iterator[Callable[[], Ports]]:
         made = Ports(
             cast("Switch", switch),
             cast("Links", FakeLinks()),
-            cast("SpoofGuard", FakeGuard()),
+            cast("SpoofGuard", guard),
             names,
+            expects=store,
             spares=4,
             idle=LONG,
             timeout=10.0,
@@ -111,16 +170,16 @@ def test_work_keeps_quiet_unless_spares_run_short(
     monkeypatch.setattr(ports, "_HUSH", LONG)
     monkeypatch.setattr(ports, "_HUSH_MOST", LONG)
     made = start()
-    first = made.take(NETWORK)
+    first = made.take(NETWORK).name
     made.replenish()
     wait_until(lambda: made.spares() == {"u": 4}, "the spares are made")
     made.hush()
     made.claim(first, "e")
     made.discard("a")
-    others = [made.take(NETWORK) for _ in range(2)]
+    others = [made.take(NETWORK).name for _ in range(2)]
     made.replenish()
     assert made.spares() == {"u": 2}
-    others.append(made.take(NETWORK))
+    others.append(made.take(NETWORK).name)
     made.replenish()
     wait_until(lambda: made.spares() == {"u": 4}, "the spares are made again")  # by a turn that had the rest before it
     assert (switch.claimed, switch.gone) == ({}, [])
@@ -153,3 +212,100 @@ def test_quiet_ends_by_itself(switch: FakeSwitch, start: Callable[[], Ports]) ->
     made.discard("a")
     made.replenish()
     wait_until(lambda: switch.gone == ["a"] and made.spares() == {"u": 4}, "all is done")
+
+
+def expected(spares: Iterable[Spare]) -> list[str]:
+    return [str(one.expected.addresses[0]) if one.expected else "" for one in spares]
+
+
+def ready(ports: Ports) -> list[Spare]:
+    """The spares of the network, in their order."""
+    shelf = ports._shelves.get("u")
+    return list(shelf.ready) if shelf else []
+
+
+def filled(start: Callable[[], Ports], store: FakeStore) -> Ports:
+    """Ports with four spares, of which the first was taken by the owner of 10.0.0.1."""
+    ports = start()
+    first = ports.take(NETWORK)
+    store.given.add(address(1))
+    ports.claim(first.name, "e")
+    ports.replenish()
+    wait_until(lambda: len(ready(ports)) == 4, "the spares are made")
+    return ports
+
+
+def test_spares_expect_who_comes_next(start: Callable[[], Ports], store: FakeStore, guard: FakeGuard) -> None:
+    ports = filled(start, store)
+    assert expected(ready(ports)) == ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"]
+    assert all(guard.admitted[one.name] == one.expected for one in ready(ports))
+    asked = ports.take(NETWORK, addresses=[address(4)])
+    assert expected([asked, ports.take(NETWORK)]) == ["10.0.0.4", "10.0.0.2"]
+    ports.replenish()  # of those two the store has not heard yet
+    wait_until(lambda: len(ready(ports)) == 2, "the others stay")
+    ports.take(NETWORK, addresses=[address(99)])
+    ports.replenish()
+    wait_until(lambda: len(ready(ports)) == 4, "the spares are made")
+    assert expected(ready(ports)) == ["10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.8"]
+
+
+def test_a_spare_whose_address_somebody_else_got_expects_another(
+    start: Callable[[], Ports], store: FakeStore, guard: FakeGuard
+) -> None:
+    ports = filled(start, store)
+    stale = ready(ports)[0]
+    store.given.add(address(2))
+    assert expected([ports.take(NETWORK)]) == ["10.0.0.3"]
+    ports.claim("other", "e")  # somebody wakes the thread
+    fresh = [f"10.0.0.{number}" for number in range(4, 8)]
+    wait_until(lambda: expected(ready(ports)) == fresh, "it expects the next one")
+    (again,) = (one for one in ready(ports) if one.name == stale.name)
+    assert guard.admitted[again.name] == again.expected
+
+
+def test_a_port_that_comes_back_is_a_spare_again(
+    switch: FakeSwitch, start: Callable[[], Ports], store: FakeStore, guard: FakeGuard
+) -> None:
+    ports = filled(start, store)
+    mine = ports.take(NETWORK)
+    store.given.add(address(2))
+    ports.give_back(mine.name, NETWORK, lambda: True)
+    wait_until(lambda: len(ready(ports)) == 4, "it is back")
+    assert (switch.returned, switch.gone, len(switch.made)) == ([mine.name], [], 5)
+    assert expected(ready(ports)) == ["10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"]
+    assert guard.admitted[mine.name] == ready(ports)[-1].expected
+
+
+@pytest.mark.parametrize("why", ["occupied", "changed", "not guarded", "too many", "idle", "flushed"])
+def test_a_port_that_cannot_be_a_spare_again_is_removed(
+    why: str, switch: FakeSwitch, start: Callable[[], Ports], store: FakeStore, guard: FakeGuard
+) -> None:
+    ports = filled(start, store)
+    many = [f"p{number}" for number in range(12)]  # with the four there are four times as many as are made ahead
+    if why == "changed":
+        switch.refused.add("mine")
+    if why == "not guarded":
+        guard.on = False
+    if why == "too many":
+        for name in many:
+            ports.give_back(name, NETWORK, lambda: True)
+    network = replace(NETWORK, uuid="other") if why == "idle" else NETWORK
+    if why == "flushed":
+        ports.hush()
+    ports.give_back("mine", network, lambda: why != "occupied")
+    if why == "flushed":
+        ports.flush()
+    wait_until(lambda: switch.gone == ["mine"], "it is removed")
+    wait_until(lambda: switch.returned == (many if why == "too many" else []), "the others are kept")
+
+
+def test_what_fails_while_a_port_comes_back_leaves_none(
+    switch: FakeSwitch, start: Callable[[], Ports], store: FakeStore
+) -> None:
+    def clear() -> bool:
+        raise LinkFailed("the kernel refuses")
+
+    ports = filled(start, store)
+    ports.give_back("mine", NETWORK, clear)
+    wait_until(lambda: switch.gone == ["mine"], "it is removed")
+    assert len(ready(ports)) == 4
