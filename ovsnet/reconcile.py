@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from . import plan
 from .controller import Controller
 from .errors import DeadlineExceeded, InvalidNetns, OvsnetError, StateUnavailable, SwitchUnavailable
-from .link import Watch, open_netns
+from .link import LinkInfo, Watch, open_netns
 from .mend import Mender
 from .model import Endpoint, Network, Origin, OwnerKind
 from .operations import OK
@@ -28,6 +28,7 @@ LOG = logging.getLogger(__name__)
 _SETTLE = 0.3  # seconds from the first word of a change until it is looked into: the rest of it is on its way
 _LOOK_SECONDS = 2.0  # between two looks whether ovs-vswitchd runs
 _ANSWER = 2.0  # seconds for the switch to tell
+_FEW = 40  # ports and devices that are looked at one by one: each takes 0.2 ms, of 500 all together 60
 _CHUNK = 50  # endpoints that are locked, looked at and mended together
 _SECOND_LOOK = 0.5  # seconds after which a difference is one, and not a request that passes through
 _AGAIN = 3.0  # seconds after which what was busy is looked at again
@@ -309,11 +310,13 @@ class Reconciler:
             return Outcome((), ())
         with self._pass():
             if spares:
-                self._drop_lost_spares()
+                self._drop_lost_spares(spares)
             mended = Outcome((), ())
             if networks:
                 few = replace(desired, networks=networks)
-                mended = self._mend_networks(few, self._plan_networks(few, self._observe(())), patient=True)
+                gateways = [self._controller.names.gateway(uuid) for uuid in networks]
+                wrong = self._plan_networks(few, self._observe((), only=gateways))
+                mended = self._mend_networks(few, wrong, patient=True)
             rest = self._mend_endpoints(endpoints, patient=True)
             return Outcome((*mended.done, *rest.done), (*mended.left, *rest.left))
 
@@ -330,15 +333,22 @@ class Reconciler:
             deadline=settings.deadline,
         )
 
-    def _observe(self, endpoints: Iterable[Endpoint], *, everything: bool = False) -> Actual:
-        """What there is, for these endpoints; with `everything`, of the packet filter too."""
+    def _observe(
+        self, endpoints: Iterable[Endpoint], *, everything: bool = False, only: Collection[str] | None = None
+    ) -> Actual:
+        """What there is, for these endpoints; with `everything`, of the packet filter too.
+
+        Given the names of the `only` ports and devices that matter, if they are few: of hundreds a look at all takes long.
+        """
         controller = self._controller
+        if only is not None and len(only) > _FEW:
+            only = None
         endpoints = tuple(endpoints)
         limited = controller.limits.devices() if any(one.bandwidth.ingress_rate for one in endpoints) else frozenset()
         # What keeps a stray from being one comes first: it may be taken off the shelf meanwhile, and then it has an endpoint.
         shelved = controller.ports.shelved()
-        state = controller.switch.state()
-        devices = {one.name: one for one in controller.links.links("")}
+        state = controller.switch.state(only)
+        devices = self._devices(only)
         return Actual(
             switch=state,
             devices=devices,
@@ -348,6 +358,11 @@ class Reconciler:
             shelved=shelved,
             filtered=not everything or controller.filtered(),
         )
+
+    def _devices(self, only: Collection[str] | None) -> dict[str, LinkInfo]:
+        links = self._controller.links
+        found = links.links("") if only is None else filter(None, map(links.link, only))
+        return {one.name: one for one in found}
 
     def _sandbox(self, endpoint: Endpoint) -> Sandbox:
         if not endpoint.sandbox:
@@ -426,7 +441,7 @@ class Reconciler:
 
     def _mend_held(self, endpoints: Sequence[Endpoint], *, patient: bool) -> Outcome:
         networks = {one.uuid: one for one in self._store.networks()}
-        actual = self._observe(endpoints)
+        actual = self._observe(endpoints, only=[name for one in endpoints for name in (one.port, one.link)])
         done: list[Action] = []
         left: list[Action] = []
         remade: dict[str, tuple[Endpoint, list[Action]]] = {}
@@ -481,12 +496,14 @@ class Reconciler:
 
             yield Found(action, release)
 
-    def _drop_lost_spares(self) -> None:
+    def _drop_lost_spares(self, only: Collection[str] | None = None) -> None:
         """A request would take them for good."""
         controller = self._controller
-        shelved, state = controller.ports.shelved(), controller.switch.state()
-        devices = {one.name for one in controller.links.links(controller.names.prefix)}
-        if lost := shelved - (state.ports.keys() & devices):
+        shelved = controller.ports.shelved()
+        if only is not None:
+            shelved &= frozenset(only)
+        looked_at = None if len(shelved) > _FEW else shelved
+        if lost := shelved - (controller.switch.state(looked_at).ports.keys() & self._devices(looked_at).keys()):
             controller.ports.lost(lost)
 
     # -- patience -----------------------------------------------------------------------------------------------------
