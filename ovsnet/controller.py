@@ -360,7 +360,7 @@ class Controller:
             if not self._intact(here):
                 LOG.warning("somebody has changed our rules in nftables: they are loaded again")
                 self._load_rules()
-                self.recover_limits(here)
+                self.recover_limits()
         self.docker_user.ensure()  # without the lock: it may wait for that of iptables
 
     def _load_rules(self) -> None:
@@ -1114,10 +1114,11 @@ class Controller:
         for bridge in self.switch.bridges():
             self._drop_bridge(bridge)
 
-    def recover_limits(self, endpoints: Collection[Endpoint]) -> None:
+    def recover_limits(self) -> None:
         """What nftables forgets with a reboot, or remembers of endpoints that have gone."""
-        limited = {one.port: one.bandwidth for one in endpoints if one.bandwidth.ingress_rate}
-        devices = self.limits.devices()
+        devices = self.limits.devices()  # first: who is limited from now on has been in the store before
+        here = [one for one in self.store.endpoints() if one.node == self.settings.node]
+        limited = {one.port: one.bandwidth for one in here if one.bandwidth.ingress_rate}
         self.limits.remove(devices - limited.keys())
         for port in limited.keys() - devices:
             if self.links.link(port) is not None:

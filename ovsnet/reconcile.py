@@ -99,7 +99,7 @@ class Reconciler:
         desired = self._desired()
         controller.switch.sweep_limits()
         controller.captures.sweep()
-        controller.recover_limits(desired.endpoints)
+        controller.recover_limits()
         self._forwarding = self._look()
         if not self._forwarding:
             LOG.warning("ovs-vswitchd does not run: bridges and gateways are seen to when it does")
