@@ -559,6 +559,8 @@ class Controller:
             self.switch.mend_port(port)
         self.switch.wait_ports([port.name], self.settings.deadline)
         self.links.set_gateway(port.name, mac_for(network.gateways[0].ip), network.mtu, network.gateways)
+        if network.uuid in self._publishing:  # a new device does not know it
+            self.links.allow_loopback(port.name)
 
     def _gateway_port(self, network: Network) -> SwitchPort:
         name = self.names.gateway(network.uuid)

@@ -446,14 +446,18 @@ class Links:
             elif Path("/proc/sys/net/ipv6/conf/all/forwarding").read_bytes().strip() != b"1":
                 for device in Path("/proc/sys/net/ipv6/conf").iterdir():
                     setting = device / "accept_ra"
-                    if device.name not in ("all", "default", "lo") and setting.read_bytes().strip() == b"1":
-                        setting.write_bytes(b"2")
+                    with contextlib.suppress(FileNotFoundError):  # it has gone meanwhile
+                        if device.name not in ("all", "default", "lo") and setting.read_bytes().strip() == b"1":
+                            setting.write_bytes(b"2")
                 _sysctl("net/ipv6/conf/all/forwarding", b"1")
                 LOG.info("IPv6 forwarding is switched on")
 
     def allow_loopback(self, device: str) -> None:
-        """Let packets from the host's loopback addresses leave by `device`, as those to published ports do (IPv4 only)."""
-        with _reported(device):
+        """Let packets from the host's loopback addresses leave by `device`, as those to published ports do (IPv4 only).
+
+        A device that is not there is passed over.
+        """
+        with _reported(device), contextlib.suppress(FileNotFoundError):
             _sysctl(f"net/ipv4/conf/{device}/route_localnet", b"1")
 
     def probe(self, device: str, address: IPAddress, seconds: float) -> str | None:
