@@ -360,6 +360,7 @@ class Controller:
             if not self._intact(here):
                 LOG.warning("somebody has changed our rules in nftables: they are loaded again")
                 self._load_rules()
+                reach(Point.REPAIR_RULES)
                 self.recover_limits()
         self.docker_user.ensure()  # without the lock: it may wait for that of iptables
 
@@ -536,9 +537,11 @@ class Controller:
             if present is None:
                 return
             self.switch.ensure_bridge(present.bridge)
+            reach(Point.REPAIR_BRIDGE)
             if present.gateways:
                 self._restore_gateway(present)
                 self.show_gateway_route(present)
+                reach(Point.REPAIR_GATEWAY)
             self._here.add(present.uuid)
 
     def _restore_gateway(self, network: Network) -> None:
@@ -549,6 +552,7 @@ class Controller:
             (have.bridge, have.trunk, have.vlan_mode) != (port.bridge, (), "") or self.links.link(port.name) is None
         ):
             self.switch.del_ports([port.name]).result(self.settings.deadline)
+            reach(Point.REPAIR_GATEWAY_GONE)
             # Told of a port's end and its return at once, vswitchd sees nothing: another port's making tells that it saw the end.
             for witness in self.ports.make(network, 1):
                 self.ports.discard(witness)
@@ -558,6 +562,7 @@ class Controller:
         else:
             self.switch.mend_port(port)
         self.switch.wait_ports([port.name], self.settings.deadline)
+        reach(Point.REPAIR_GATEWAY_PORT)
         self.links.set_gateway(port.name, mac_for(network.gateways[0].ip), network.mtu, network.gateways)
         if network.uuid in self._publishing:  # a new device does not know it
             self.links.allow_loopback(port.name)

@@ -92,6 +92,30 @@ class Point(StrEnum):
     ENDPOINT_DISCARDED = "endpoint.discarded"
     ENDPOINT_GONE = "endpoint.gone"
 
+    START_DEAD = "start.dead"  # after a reboot
+    START_FORGOTTEN = "start.forgotten"  # after a reboot
+    START_RULES = "start.rules"
+    START_LIMITS = "start.limits"
+    START_NETWORKS = "start.networks"
+    START_STRAYS = "start.strays"
+    START_GUARDS = "start.guards"
+
+    REPAIR_BRIDGE = "repair.bridge"
+    REPAIR_GATEWAY_GONE = "repair.gateway-gone"
+    REPAIR_GATEWAY_PORT = "repair.gateway-port"
+    REPAIR_GATEWAY = "repair.gateway"
+    REPAIR_PORTS = "repair.ports"
+    REPAIR_MOVED = "repair.moved"
+    REPAIR_OPENED = "repair.opened"
+    REPAIR_UNPLUGGED = "repair.unplugged"
+    REPAIR_LIMITED = "repair.limited"
+    REPAIR_PLUGGED = "repair.plugged"
+    REPAIR_MARKED = "repair.marked"
+    REPAIR_PREPARED = "repair.prepared"
+    REPAIR_RULES = "repair.rules"
+    REPAIR_LEASE = "repair.lease"
+    REPAIR_STRAY = "repair.stray"
+
 
 _order: Path | None = None  # the file that names a point; None: off
 

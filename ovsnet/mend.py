@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import count
 
 from .controller import Controller
+from .crashpoints import Point, reach
 from .docker import IFACE_PREFIX
 from .errors import OvsnetError
 from .link import LinkInfo, Netns, open_netns
@@ -57,6 +58,7 @@ class Mender:
                 except OvsnetError as exc:
                     outcome |= dict.fromkeys((one.uuid for one in batch), exc)
                     continue
+                reach(Point.REPAIR_PORTS)
                 for endpoint, port in zip(batch, ports, strict=True):
                     outcome[endpoint.uuid] = self._move(endpoint, network, port, sandboxes[endpoint.uuid])
         return outcome
@@ -68,17 +70,20 @@ class Mender:
         except OvsnetError as exc:
             controller.ports.discard(port)
             return exc
+        reach(Point.REPAIR_MOVED)
         controller.ports.claim(port, endpoint.uuid)
         try:
             controller.spoofing.wait(controller.spoofing.open(network, endpoint))
+            reach(Point.REPAIR_OPENED)
             controller.links.silence(old.port)
             controller.unlimit(old)
             if sandbox.link is not None:  # of a port that is on the wrong bridge, say
                 with open_netns(old.sandbox) as netns:
                     controller.links.unplug_netns(netns, sandbox.link.name, old.port)
             controller.ports.discard(old.port)
+            reach(Point.REPAIR_UNPLUGGED)
             if endpoint.bandwidth:
-                controller.limit(endpoint)
+                self.limit(endpoint)
             self.plug(endpoint, network, replace(sandbox, link=None))
         except OvsnetError as exc:
             return exc
@@ -97,12 +102,19 @@ class Mender:
             trunk=endpoint.trunk,
         )
         self._controller.switch.mend_port(port)
+        reach(Point.REPAIR_MARKED)
 
     def prepare(self, endpoint: Endpoint, network: Network) -> None:
         """Make the host's end of its link quiet and up."""
         self._controller.links.prepare_port(endpoint.port, network.mtu)
         if endpoint.quarantined:
             self._controller.links.silence(endpoint.port)
+        reach(Point.REPAIR_PREPARED)
+
+    def limit(self, endpoint: Endpoint) -> None:
+        """Put its limits in place again."""
+        self._controller.limit(endpoint)
+        reach(Point.REPAIR_LIMITED)
 
     def plug(self, endpoint: Endpoint, network: Network, sandbox: Sandbox) -> None:
         """Make its link again, in its namespace if that is there; Docker's, before it joins, on the host."""
@@ -117,6 +129,7 @@ class Mender:
             links.plug_host(endpoint.port, endpoint.link, endpoint.mac, endpoint.mtu)
         if endpoint.quarantined:
             links.silence(endpoint.port)
+        reach(Point.REPAIR_PLUGGED)
 
     def _plug_docker(self, endpoint: Endpoint, network: Network, netns: Netns) -> None:
         """As Docker would: its name for the interface, or the next one in its order, and its default route if there is none."""

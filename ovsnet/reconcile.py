@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from . import plan
 from .controller import Controller
+from .crashpoints import Point, reach
 from .errors import DeadlineExceeded, InvalidNetns, OvsnetError, StateUnavailable, SwitchUnavailable
 from .link import LinkInfo, Watch, open_netns
 from .mend import Mender
@@ -96,10 +97,12 @@ class Reconciler:
         controller = self._controller
         self._drop_dead()
         controller.load_rules()
+        reach(Point.START_RULES)
         desired = self._desired()
         controller.switch.sweep_limits()
         controller.captures.sweep()
         controller.recover_limits()
+        reach(Point.START_LIMITS)
         self._forwarding = self._look()
         if not self._forwarding:
             LOG.warning("ovs-vswitchd does not run: bridges and gateways are seen to when it does")
@@ -114,12 +117,15 @@ class Reconciler:
                 controller.note_here(network)
         self._owed = frozenset(wrong)
         outcome = self._mend_networks(desired, wrong)
+        reach(Point.START_NETWORKS)
         self._show_routes(desired)
         stale = [one for one in plan.strays(desired, actual) if one.remedy and one.kind is Kind.PORT_STRAY]
         if stale:
             controller.switch.del_ports([one.key for one in stale]).result(controller.settings.deadline)
             outcome = Outcome((*outcome.done, *stale), outcome.left)
+        reach(Point.START_STRAYS)
         self._restore_guards(desired)
+        reach(Point.START_GUARDS)
         controller.drop_remains()
         self._log(outcome)
 
@@ -256,7 +262,7 @@ class Reconciler:
         if action.kind is Kind.RULES_WRONG:
             return controller.keep_rules
         if action.kind is Kind.PORT_STRAY and action.remedy:
-            return lambda: controller.ports.discard(action.key)
+            return lambda: self._discard(action.key)
         if action.kind is Kind.DEVICE_STRAY and action.remedy:
             return lambda: self._delete_device(action.key)
         return None
@@ -473,8 +479,12 @@ class Reconciler:
         if action.kind is Kind.DEVICE_WRONG:
             return lambda: mender.prepare(endpoint, network)
         if action.kind is Kind.LIMIT_WRONG:
-            return lambda: self._controller.limit(endpoint)
+            return lambda: mender.limit(endpoint)
         return lambda: mender.plug(endpoint, network, sandbox)
+
+    def _discard(self, port: str) -> None:
+        self._controller.ports.discard(port)
+        reach(Point.REPAIR_STRAY)
 
     def _delete_device(self, name: str) -> None:
         self._controller.links.delete_device(name)
@@ -493,6 +503,7 @@ class Reconciler:
 
             def release(pool=pool, lease=lease) -> None:  # type: ignore[no-untyped-def]
                 self._store.release(pool, lease.address, {OwnerKind.ENDPOINT}, owner=lease.owner, by="repair")
+                reach(Point.REPAIR_LEASE)
 
             yield Found(action, release)
 
@@ -584,7 +595,9 @@ class Reconciler:
             dead = [one for one in self._desired().endpoints if one.origin is not Origin.DOCKER]
             for pending in [self._store.detach_soon(one.uuid, by="reboot") for one in dead]:
                 pending.result()
+            reach(Point.START_DEAD)
             addresses = self._controller.addresses.drop_all()
+            reach(Point.START_FORGOTTEN)
             LOG.warning(
                 "the host was rebooted: %d attachments and %d other addresses have ended with it", len(dead), addresses
             )

@@ -7,6 +7,7 @@ import itertools
 import json
 import secrets
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -93,6 +94,8 @@ class Faulty:
         ovs.ensure()
         self.order = place / "order"
         self.clock = place / "clock"
+        self.boot = place / "boot"
+        self.boot.write_text(f"{uuid.uuid4()}\n")
         self.disk = place / "state"
         self.disk.mkdir()
         run("mount", "-t", "tmpfs", "-o", f"size={DISK},mode=750", "faulty", self.disk)
@@ -105,6 +108,7 @@ class Faulty:
             self.token,
             place / "ovsnetd",
             crash_at=str(self.order),
+            boot_id_file=str(self.boot),
             state_dir=str(self.disk),
             socket_group=grp.getgrgid(GROUP).gr_name,
         )
