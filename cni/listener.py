@@ -9,6 +9,7 @@ composition root, which guards the path.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import selectors
@@ -17,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +30,9 @@ _TIMEOUT: Final = 30.0  # seconds for a client to send its request, or to take t
 _PROMPT: Final = 0.02  # seconds for which the thread that accepted it waits for a request
 _LOBBY: Final = 1024  # connections that may wait
 _LATE_THREADS: Final = 4  # that answer who has waited
+_PAUSE: Final = 0.1  # seconds before the next try, when no connection can be accepted
 _HEAD_LIMIT: Final = 8192  # bytes
+_OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _REASONS: Final = {200: "OK", 202: "Accepted"}
 
 # path, body -> HTTP status, body, and what is to be done when the executable has gone on
@@ -90,10 +94,18 @@ class Listener:
             try:
                 connection, _ = self._sock.accept()
             except OSError as exc:
+                if exc.errno in _OUT_OF_RESOURCES:
+                    LOG.error("no CNI executable can be heard: %s", exc)
+                    time.sleep(_PAUSE)
+                    continue
                 if not self._stopping:
                     LOG.error("the listener for CNI failed: %s", exc)
                 return
-            self._receive(connection)
+            try:
+                self._receive(connection)
+            except Exception:  # of one connection: the others are to be served
+                LOG.exception("a connection of a CNI executable failed by a defect")
+                connection.close()
 
     def _receive(self, connection: socket.socket) -> None:
         """Answer a request that is there, or have the connection wait for it."""
@@ -152,7 +164,13 @@ class Listener:
         while not self._stopping:
             for key, _ in self._lobby.select(1.0):
                 if key.data is not None:
-                    self._hear(key.data)
+                    try:
+                        self._hear(key.data)
+                    except Exception:
+                        LOG.exception("a connection of a CNI executable failed by a defect")
+                        with suppress(KeyError):  # it has left
+                            self._leave(key.data)
+                        key.data.connection.close()
             now = time.monotonic()
             for guest in self._guests():
                 if guest.until < now:
@@ -194,7 +212,7 @@ def _parse(data: bytes) -> _Request | None:
     line, _, fields = data[:end].partition(b"\r\n")
     method, _, target = line.partition(b" ")
     length = fields.lower().partition(b"content-length:")[2].partition(b"\r\n")[0].strip()
-    if method != b"POST" or not length.isdigit() or int(length) > wire.LIMIT:
+    if method != b"POST" or not (length.isdigit() and len(length) < 20) or int(length) > wire.LIMIT:
         return _NO_REQUEST
     body = data[end + 4 :]
     if len(body) < int(length):

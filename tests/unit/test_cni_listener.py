@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,6 +80,7 @@ def test_a_request_in_pieces(connect: Connect, size: int) -> None:
     [
         b"GET /cni HTTP/1.1\r\n\r\n",
         b"POST /cni HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"POST /cni HTTP/1.1\r\nContent-Length: %b\r\n\r\n" % (b"9" * 5000),  # more digits than int() takes
         b"POST /cni HTTP/1.1\r\n\r\n",
         b"POST /cni HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (wire.LIMIT + 1),
         b"x" * 10_000,
@@ -110,6 +113,34 @@ def test_who_leaves_is_forgotten(connect: Connect) -> None:
             link.sendall(start)
             link.close()
     assert answer_of_another(connect) == b"/cni other"
+
+
+class Poor(socket.socket):
+    """A listening socket with whose connections the process has more descriptors than it may have, twice."""
+
+    failures = 2
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "too many open files")
+        return super().accept()
+
+
+def test_descriptors_run_out_for_a_moment(tmp_path: Path) -> None:
+    with Poor(socket.AF_UNIX) as sock, socket.socket(socket.AF_UNIX) as link:
+        sock.bind(str(tmp_path / "sock"))
+        sock.listen()
+        served = Listener(sock, lambda _, body: (200, body, None), threads=1)
+        served.start()
+        try:
+            link.settimeout(10)
+            link.connect(str(tmp_path / "sock"))
+            link.sendall(request(b"body"))
+            assert answer(link) == (b"200", b"body")
+            assert served.alive
+        finally:
+            served.stop()
 
 
 def test_the_lobby_has_an_end(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
