@@ -69,9 +69,11 @@ class Captures:
 
     def sweep(self, bridge: str = "") -> None:
         """Remove what nobody waits for; with `bridge`, everything on that one, which is to go."""
+        self._controller.switch.sweep_mirrors(frozenset if bridge else self._wanted, bridge)
+
+    def _wanted(self) -> frozenset[str]:
         with self._lock:
-            kept = () if bridge else tuple(self._taps)
-        self._controller.switch.sweep_mirrors(kept, bridge)
+            return frozenset(self._taps)
 
     def stop(self) -> None:
         """End those that run."""

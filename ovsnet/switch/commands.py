@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ovs.db import idl as ovs_idl
@@ -357,9 +357,9 @@ class AddMirror(Command):
 
 
 class SweepMirrors(Command):
-    """Remove mirrors of ours with their output ports, but those whose names are `kept`; of one bridge, or "" for all."""
+    """Remove mirrors of ours with their output ports, but those whose names `kept` gives; of one bridge, or "" for all."""
 
-    def __init__(self, api: Api, kept: frozenset[str], bridge: str, node: str) -> None:
+    def __init__(self, api: Api, kept: Callable[[], frozenset[str]], bridge: str, node: str) -> None:
         super().__init__(api)
         self.kept = kept
         self.bridge = bridge
@@ -368,12 +368,13 @@ class SweepMirrors(Command):
     def run_idl(self, txn: ovs_idl.Transaction) -> None:
         """Take them off their bridges."""
         del txn
+        kept = self.kept()
         for bridge in self.api.tables["Bridge"].rows.values():
             if self.bridge not in ("", bridge.name):
                 continue
             for column in ("mirrors", "ports"):
                 for row in getattr(bridge, column):
-                    if row.external_ids.get(CAPTURE) == self.node and row.name not in self.kept:
+                    if row.external_ids.get(CAPTURE) == self.node and row.name not in kept:
                         bridge.delvalue(column, row)
                         for interface in row.interfaces if column == "ports" else ():
                             interface.delete()

@@ -6,7 +6,7 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
@@ -232,9 +232,12 @@ class Switch:
         """Have what passes a port of ours come out of the new port `tap` as well, until `sweep_mirrors`. NotFound."""
         self._engine.execute(AddMirror(self._api, port, tap, self._node))
 
-    def sweep_mirrors(self, kept: Iterable[str] = (), bridge: str = "") -> None:
-        """Remove all mirrors of this node with their ports, but those whose ports are `kept`; by default on all bridges."""
-        self._engine.execute(SweepMirrors(self._api, frozenset(kept), bridge, self._node))
+    def sweep_mirrors(self, kept: Callable[[], frozenset[str]], bridge: str = "") -> None:
+        """Remove all mirrors of this node with their ports, but those that are `kept`; of one bridge, or "" for all.
+
+        `kept` gives their names at the moment of the removal: another one may be on its way. It must be quick.
+        """
+        self._engine.execute(SweepMirrors(self._api, kept, bridge, self._node))
 
     def ports(self) -> tuple[SwitchPort, ...]:
         """The ports of this node, in no particular order."""
