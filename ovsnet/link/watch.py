@@ -51,6 +51,9 @@ class Watch:
             except (Refused, OSError, OvsnetError) as exc:
                 LOG.warning("the kernel cannot be listened to, which is tried again: %s", exc)
                 self._stopping.wait(_PAUSE)
+            except Exception:
+                LOG.exception("listening to the kernel failed by a defect, and is tried again")
+                self._stopping.wait(_PAUSE)
 
     def _tell(self, told: list[tuple[int, bytes]] | None) -> None:
         if told is None:
