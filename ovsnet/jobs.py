@@ -96,8 +96,11 @@ class Jobs:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, ident: str, work: Callable[[Progress], Any]) -> None:
+        def progress(done: int, total: int) -> None:
+            self._update(ident, done=done, total=total)
+
         try:
-            result = work(lambda done, total: self._update(ident, done=done, total=total))
+            result = work(progress)
         except OvsnetError as exc:
             self._end(ident, status="failed", problem=problem(exc))
         except Exception:
@@ -108,13 +111,15 @@ class Jobs:
             self._end(ident, status="succeeded", result=result)
 
     def _end(self, ident: str, **what: Any) -> None:
-        self._update(ident, ended=datetime.now(UTC), **what)
-        job = self.get(ident)
+        job = self._update(ident, ended=datetime.now(UTC), **what)
         LOG.info("%s %s by %s %s", job.kind, job.subject or "of all", job.by, job.status)
 
-    def _update(self, ident: str, **what: Any) -> None:
+    def _update(self, ident: str, **what: Any) -> Job:
         with self._lock:
-            self._known[ident] = replace(self._known[ident], **what)
+            job = self._known[ident] = replace(self._known[ident], **what)
+            if job.ended is not None:
+                self._known.move_to_end(ident)  # those that ended first are forgotten first
+            return job
 
     def _forget(self) -> None:
         before = datetime.now(UTC) - _KEPT
