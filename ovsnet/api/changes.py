@@ -19,7 +19,7 @@ from flask import Flask, Response, g, json, request
 from pydantic import BaseModel
 
 from ovsnet.audit import Audit, Change
-from ovsnet.errors import InvalidRequest, KeyReused, NotFound, PreconditionFailed, PreconditionMissing
+from ovsnet.errors import InvalidRequest, KeyReused, OvsnetError, PreconditionFailed, PreconditionMissing
 from ovsnet.locks import KeyedLocks
 
 from .gate import caller
@@ -206,6 +206,6 @@ def _after(response: Response) -> Any:
         return json.loads(response.get_data()) if response.is_json else None
     try:
         thing: BaseModel = g.look()
-    except NotFound:
+    except OvsnetError:
         return None
     return thing.model_dump(mode="json")

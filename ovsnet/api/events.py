@@ -6,16 +6,19 @@ comes every few seconds as a sign of life.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 from flask import Response, request
 from flask_openapi.blueprint import APIBlueprint
 
 from ovsnet import events as use_case
-from ovsnet.errors import InvalidRequest
+from ovsnet.errors import InvalidRequest, OvsnetError
 
 from .resource import UseCases, answer, new_blueprint
 from .schemas import Event, EventQuery, Events
+
+LOG = logging.getLogger(__name__)
 
 STREAM = "text/event-stream"
 _RETRY_MS = 1000  # after which a browser connects again
@@ -51,8 +54,11 @@ def _last_seen(query: EventQuery) -> int | None:
 
 def _stream(following: use_case.Following) -> Iterator[str]:
     yield f"retry: {_RETRY_MS}\n\n"
-    for batch in following:
-        if not batch:
-            yield ":\n\n"
-        for event in batch:
-            yield f"id: {event.id}\nevent: {event.what}\ndata: {Event.of(event).model_dump_json()}\n\n"
+    try:
+        for batch in following:
+            if not batch:
+                yield ":\n\n"
+            for event in batch:
+                yield f"id: {event.id}\nevent: {event.what}\ndata: {Event.of(event).model_dump_json()}\n\n"
+    except OvsnetError as exc:  # whoever follows connects again, and is told
+        LOG.warning("a stream of events has ended: %s", exc)
