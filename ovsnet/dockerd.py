@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
-from .errors import Unavailable
+from .errors import OvsnetError, Unavailable
 from .model import IPAddress, IPNetwork
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -87,9 +87,10 @@ class Callers:
             self._latest = caller
         try:
             yield str(caller)
-        except Unavailable:
-            with self._lock:
-                self._doubtful.add(caller)
+        except Exception as exc:
+            if isinstance(exc, Unavailable) or not isinstance(exc, OvsnetError):  # the latter is a defect
+                with self._lock:
+                    self._doubtful.add(caller)
             raise
 
     def alive(self, one: Incarnation) -> bool:
