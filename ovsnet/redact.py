@@ -7,6 +7,7 @@ its value taken out of every text, wherever it turns up; so are the usual forms 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -83,5 +84,5 @@ class Redactor:
 
     def _hide(self, key: str, value: Any) -> str:
         if _LOOKS_SECRET.search(key) and len(str(value)) >= _LEAST and not isinstance(value, bool):
-            self._secrets.add(str(value))
+            self._secrets |= {str(value), json.dumps(str(value))[1:-1]}  # as it is, and as it stands in JSON
         return REDACTED

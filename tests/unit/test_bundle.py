@@ -66,6 +66,9 @@ def test_a_secret_is_taken_out_wherever_it_turns_up() -> None:
     redactor = Redactor(frozenset({"ovsnet.made-with"}))
     assert redactor.values({"state_token": PLANTED, "mtu": 1500}) == {"state_token": REDACTED, "mtu": 1500}
     assert redactor.text(f"somebody printed {PLANTED}!") == f"somebody printed {REDACTED}!"
+    quoted = 'a "quoted" \\secret'
+    redactor.values({"state_password": quoted})
+    assert redactor.text(json.dumps({"note": quoted})) == json.dumps({"note": REDACTED})
     assert redactor.labels({"note": PLANTED, "ovsnet.made-with": "blue"}) == {
         "note": REDACTED,
         "ovsnet.made-with": "blue",
