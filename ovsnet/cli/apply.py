@@ -140,7 +140,14 @@ def _carry_out(client: Client, step: Step, *, dry_run: bool = False) -> None:
             client.reserve(step.pool, step.name, values["address"], dry_run=dry_run)
         case "change", "reservation":
             client.release_reservation(step.pool, step.name)
-            client.reserve(step.pool, step.name, values["address"])
+            try:
+                client.reserve(step.pool, step.name, values["address"])
+            except OvsnetError as refused:
+                try:
+                    client.reserve(step.pool, step.name, step.fields["address"][0])
+                except OvsnetError as lost:
+                    refused.message += f"; and the reservation for {step.name} is gone: {lost.message}"
+                raise
         case _, kind:
             _remove(client, step, kind)
 

@@ -14,7 +14,7 @@ from click.testing import Result
 
 from ovsnet import manifest, model
 from ovsnet.client import Client
-from ovsnet.errors import InvalidRequest
+from ovsnet.errors import AddressInUse, InvalidRequest
 from tests.fake_controller import FakeController
 from tests.unit.test_cli import terminal
 
@@ -291,6 +291,23 @@ def test_who_can_be_asked_is_asked(path: str, run: Run, tmp_path: Path) -> None:
     assert "+ network blue" in "\n".join(lines)
     assert client.network("blue")["vlan"] == 20
     assert run("apply", "-f", "-", stdin=SITE).stdout == "nothing to do\n"  # nothing to ask about
+
+
+def test_a_reservation_that_cannot_move_stays(apply: Run, path: str, controller: FakeController) -> None:
+    apply(SITE)
+    wanted = ipaddress.ip_address("10.2.0.99")
+    attempt = controller.reserve
+
+    def fail(ref: str, name: str, address: model.IPAddress | None = None) -> model.IPAddress:
+        if address == wanted:
+            raise AddressInUse(f"{address} is somebody's", hint="take another one")
+        return attempt(ref, name, address)
+
+    controller.reserve = fail  # type: ignore[method-assign]
+    before = Client(path).pool("web")["reservations"]
+    told = apply(SITE.replace("10.2.0.80", str(wanted)))
+    assert (told.exit_code, "is somebody's" in told.stderr) == (4, True)
+    assert Client(path).pool("web")["reservations"] == before
 
 
 def test_a_failure_in_the_middle_keeps_what_was_done(apply: Run, path: str, controller: FakeController) -> None:
