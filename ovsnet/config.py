@@ -314,6 +314,11 @@ class Settings(BaseSettings):
         return self.socket or self.run_dir / "ovsnet.sock"
 
     @property
+    def api_socket_mode(self) -> int:
+        """Mode of that socket: open to all where groups have roles to which it cannot belong as well."""
+        return 0o660 if self.roles_of_groups.keys() <= {self.socket_group} else 0o666
+
+    @property
     def roles_of_groups(self) -> dict[str, Role]:
         """The role of each group on the REST socket."""
         return {self.socket_group: Role.OPERATOR} | _roles(self.group_roles)

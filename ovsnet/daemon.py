@@ -178,9 +178,14 @@ class Daemon:
             undo.callback(settings.cni_socket.unlink, missing_ok=True)
             undo.callback(plugins.stop)
             self._listeners.append(plugins)
-            mode = 0o660 if settings.roles_of_groups.keys() <= {settings.socket_group} else 0o666
             for server in (
-                Listener(settings.api_socket, app, mode=mode, group=settings.socket_group, threads=settings.workers),
+                Listener(
+                    settings.api_socket,
+                    app,
+                    mode=settings.api_socket_mode,
+                    group=settings.socket_group,
+                    threads=settings.workers,
+                ),
                 *(TlsListener(one, app, settings) for one in settings.listen),
             ):
                 server.start()

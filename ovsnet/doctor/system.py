@@ -182,7 +182,7 @@ def sockets(host: Host) -> Iterator[Trouble]:
             f'`groupadd --system {settings.socket_group}`, then start ovsnetd again; or set socket_group to ""',
         )
     for path, wanted, owner in (
-        (settings.api_socket, 0o660, group or 0),
+        (settings.api_socket, settings.api_socket_mode, group or 0),
         (settings.cni_socket, 0o660, group or 0),
         (settings.docker_socket, 0o600, 0),
     ):

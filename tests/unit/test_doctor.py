@@ -332,6 +332,12 @@ def test_what_is_broken_has_its_line(
     assert worst(examine(host)) is level
 
 
+def test_groups_with_roles_open_the_socket(host: MadeUp) -> None:
+    host.settings = host.settings.model_copy(update={"group_roles": ("monitoring=viewer",)})
+    put(host, host.settings.api_socket, SOCKET | 0o666, 0, 9)
+    assert bad(host) == []
+
+
 def test_what_cannot_be_tried_is_no_fault_of_the_kernel(host: MadeUp) -> None:
     host.ran["unshare"] = Ran(None, "", "unshare cannot be run: No such file")
     found = bad(host)
