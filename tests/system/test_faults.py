@@ -8,6 +8,7 @@ import signal
 import socket
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,7 +20,7 @@ import pytest
 from cni import wire
 from ovsnet.errors import OvsnetError
 from tests.conftest import FaultRow
-from tests.harness import CniResult, Netns, environment, wait_until
+from tests.harness import IMAGE, CniResult, Dockerd, Netns, Result, environment, wait_until
 from tests.system.containers import Ping
 from tests.system.faulty import Faulty
 
@@ -78,7 +79,7 @@ def test_ovsnetd_is_down(faulty: Faulty, conf: dict[str, Any], tmp_path: Path, f
         other = faulty.netns()
         found = {name: timed(lambda name=name: faulty.cni(name, other, conf)) for name in ("ADD", "DEL", "STATUS")}  # type: ignore[misc]
         begun = time.monotonic()
-        with pytest.raises(ConnectionRefusedError):  # which dockerd is told as well, and tells its user
+        with pytest.raises(ConnectionRefusedError):  # dockerd too, which tries again: test_dockerd_calls_in_vain
             faulty.stack.docker_call("Plugin.Activate")
         slowest = max(time.monotonic() - begun, *(seconds for _, seconds in found.values()))
         lost = ping.lost()
@@ -86,12 +87,62 @@ def test_ovsnetd_is_down(faulty: Faulty, conf: dict[str, Any], tmp_path: Path, f
         fault="ovsnetd down",
         lost=len(lost),
         back=slowest,
-        gate="0 pings lost; ADD, DEL 11, STATUS 50 within 2 s (back: slowest answer)",
+        gate="0 pings lost; ADD, DEL 11, STATUS 50, a refused connection within 2 s (back: slowest answer)",
     )
     codes = {name: result.output["code"] for name, (result, _) in found.items()}
     assert codes == {"ADD": TRY_AGAIN_LATER, "DEL": TRY_AGAIN_LATER, "STATUS": NOT_AVAILABLE}
     assert lost == set()
     assert slowest <= ANSWER
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(300)
+def test_dockerd_calls_in_vain(faulty: Faulty, tmp_path: Path, fault_row: FaultRow) -> None:
+    """What Docker's users see while ovsnetd is down, and when it comes back meanwhile: docs/decisions/0027."""
+    driver, before = faulty.stack.driver, faulty.traces()
+    run, timer = ("run", "--detach", "--network", NETWORK, "--name"), threading.Timer(1.0, faulty.start)
+    took: dict[str, float] = {}
+
+    def docker(what: str, *words: str) -> Result:
+        begun = time.monotonic()
+        told = dockerd.docker(*words, check=False, timeout=120)
+        took[what] = time.monotonic() - begun
+        return told
+
+    with ExitStack() as undo:
+        dockerd = Dockerd(faulty.host, faulty.token, tmp_path / "docker")
+        undo.callback(dockerd.close)
+        undo.callback(faulty.ensure)
+        dockerd.start()
+        create = ("network", "create", "--driver", driver, "--ipam-driver", driver, "--subnet", SUBNET)
+        dockerd.docker(*create, "--opt", f"ovsnet.name={NETWORK}", NETWORK)
+        dockerd.docker(*run, "before", IMAGE)
+        faulty.stack.kill9()
+        refused = docker("docker run", *run, "during", IMAGE)
+        removed = docker("docker rm", "rm", "--force", "before")
+        timer.start()
+        started = docker("docker run, ovsnetd back after 1 s", *run, "after", IMAGE)
+        timer.join()
+        pings = dockerd.pings("after", "10.72.0.1")
+        dockerd.docker("rm", "--force", "during", "after")
+        forgotten = faulty.endpoints()  # which Docker has deleted without our hearing of it
+        for row in forgotten:
+            faulty.api.delete_endpoint(row["id"])
+        dockerd.docker("network", "rm", NETWORK)
+        for pool in faulty.api.pools():
+            faulty.api.delete_pool(pool["id"], force=True)
+        left = faulty.left(before)
+    for what, seconds in took.items():
+        fault_row(
+            fault=f"ovsnetd down, dockerd: {what}",
+            back=seconds,
+            leaked=len(left),
+            gate="ends; dockerd's own 15 s a call",
+        )
+    assert (refused.returncode, "connection refused" in refused.stderr) == (125, True)
+    assert (removed.returncode, len(forgotten)) == (0, 1)
+    assert (started.returncode, pings) == (0, True)
+    assert left == set()
 
 
 @pytest.mark.parametrize("rounds", [10, pytest.param(100, marks=[pytest.mark.whole, pytest.mark.timeout(600)])])
