@@ -148,6 +148,8 @@ class StoreCommand(Command):
         `pool_row` is the pool's row where the same transaction inserts it.
         """
         if plan.held:
+            if (plan.pool, plan.block) in self.view.block_rows:  # else this transaction has written it
+                self._block_row(plan.pool, plan.block)  # nobody may take it for a stray's meanwhile
             return
         scratch = _scratch(txn, plan.pool)
         scratch.given[plan.address] = owner
@@ -570,6 +572,7 @@ class Attach(StoreCommand):
             setattr(row, column, value)
         for plan in plans:
             self.write_lease(txn, plan, owner)
+        txn.scratch.setdefault("attached", set()).add(key)
         self.result = row
         self.planned = dataclasses.replace(endpoint, addresses=tuple(addresses), mac=mac)
 
@@ -806,7 +809,10 @@ class SetLeaseOwner(StoreCommand):
 
 
 class ReleaseLease(StoreCommand):
-    """Take an address back if its owner is of one of `kinds`; `result` says whether. Not leased is success (True)."""
+    """Take an address back if its owner is of one of `kinds`; `result` says whether. Not leased is success (True).
+
+    That of an endpoint which is there, or is being made, stays.
+    """
 
     def __init__(
         self,
@@ -836,13 +842,34 @@ class ReleaseLease(StoreCommand):
         holder = self.view.blocks[self.pool].owner_of(value)
         if holder is None or value in _scratch(txn, self.pool).ended:
             return
-        if LeaseOwner.parse(holder).kind not in self.kinds or str(self.owner or holder) != holder:
+        owner = LeaseOwner.parse(holder)
+        if owner.kind not in self.kinds or str(self.owner or holder) != holder:
+            self.result = False
+            return
+        if owner.kind is OwnerKind.ENDPOINT and not self._is_gone(txn, owner.id):
             self.result = False
             return
         self.write_owner(txn, pool, value, None)
         if pool.gateway == self.address:
             self.row("Pool", self.pool).gateway = []
         self.released = True
+
+    def _is_gone(self, txn: Transaction, key: str) -> bool:
+        """Whether there is no endpoint of that key; then neither may another controller make one before the commit."""
+        present = self.view.by_key.get(key)
+        if present is not None and present.uuid not in txn.scratch.get("detached", ()):
+            return False
+        if key in txn.scratch.get("attached", ()):
+            return False
+        network, _, rest = key.partition("/")
+        container, _, ifname = rest.rpartition("/")
+        if network in self.view.networks and present is None:
+            of = (("network", ["uuid", network]), ("container", container), ("ifname", ifname))
+            where = [[column, "==", value] for column, value in of]
+            columns = ["container"]
+            wait = {"op": "wait", "table": "Endpoint", "where": where, "columns": columns, "until": "==", "rows": []}
+            txn.add_op(wait | {"timeout": 0})
+        return True
 
     def post_commit(self, txn: Transaction) -> None:
         """The address begins to cool down."""

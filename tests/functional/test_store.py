@@ -233,6 +233,28 @@ def test_release_asks_who_holds_the_address(store: Store) -> None:
     assert held(store, made) == {}
 
 
+def test_what_was_a_strays_stays_with_who_attaches_by_it(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repair that has found a lease without an endpoint comes later than the endpoint's ADD."""
+    store, other = connect("a"), connect("b", timeout=1.0)
+    made = store.create_pool(pool())
+    net = store.create_network(network(tag=10), [made.uuid], choose_tag=None)
+    owner = LeaseOwner(OwnerKind.ENDPOINT, endpoint(net).key)
+    address = store.allocate(made, owner)
+    assert [one.address for _, one in store.stray_leases()] == [address]
+    write = commands.Attach(store, endpoint(net), derive_mac=mac_for)
+    repair = commands.ReleaseLease(store, made.uuid, address, {OwnerKind.ENDPOINT}, owner)
+    store.submit(write, repair).result(10)  # both in one transaction
+    assert repair.result is False
+    assert not store.release(made, address, {OwnerKind.ENDPOINT}, owner=owner)
+    wait_until(lambda: other.find_endpoint(owner.id) is not None, "the other controller sees it")
+    monkeypatch.setattr(other.view, "by_key", {})  # as if it had not seen it yet
+    with pytest.raises(OvsnetError):
+        other.release(made, address, {OwnerKind.ENDPOINT}, owner=owner)
+    assert held(store, made) == {str(address): str(owner)}
+    store.detach(store.endpoints()[0].uuid)
+    assert held(store, made) == {}
+
+
 def test_an_address_is_not_given_again_at_once(store: Store) -> None:
     """Also without a cool-down: the next one follows the last one given."""
     made = store.create_pool(pool("10.0.0.0/29"))
