@@ -30,10 +30,19 @@ _MAX_GROUPS = 1024  # bytes, the most that Python reads
 
 HANDSHAKE = 10.0  # seconds
 _MAX_HEADERS = 64 << 10  # bytes; cheroot itself takes any number of them
+_MAX_UNREAD = (
+    64 << 10
+)  # bytes of a body that nobody wanted; cheroot itself reads all of it into memory before the answer
 
 
 class Gateway(Gateway_10):
-    """Adds who is at the other end to the environment."""
+    """Adds who is at the other end to the environment, and waits for no large body that was refused unread."""
+
+    def start_response(self, *arguments: Any) -> Any:
+        """Begin the answer; after a body that is still to come, and is long, the connection ends with it."""
+        if getattr(self.req.rfile, "remaining", 0) > _MAX_UNREAD:
+            self.req.close_connection = True
+        return super().start_response(*arguments)
 
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's types are wrong
         """The environment of one request."""

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,6 +135,21 @@ def test_certificates_and_tokens_and_neither(served: Served, authority: Authorit
     assert isinstance(listed, list)
     assert served.ask(ca, "/v1/tokens", token=text, client=authority.path("ci"))[0] == 200  # the token counts
     assert served.ask(ca, token=text, version="TLSv1_2")[0] == 200
+
+
+@pytest.mark.parametrize("size", [5 << 30, 10**20])
+def test_nobody_waits_for_a_strangers_body(served: Served, authority: Authority, size: int) -> None:
+    """Refused before it has come, it is neither waited for nor taken into memory."""
+    context = ssl.create_default_context(cafile=authority.path("ca.pem"))
+    connection = http.client.HTTPSConnection("127.0.0.1", served.port, context=context, timeout=20)
+    with closing(connection):
+        connection.putrequest("POST", "/v1/pools")
+        connection.putheader("Content-Type", "application/json")
+        connection.putheader("Content-Length", str(size))
+        connection.endheaders(b"{")
+        response = connection.getresponse()
+        assert (response.status, response.getheader("Connection")) == (401, "close")
+        assert json.loads(response.read())["code"] == "unauthenticated"
 
 
 def test_a_strangers_certificate_is_refused(served: Served, authority: Authority, tmp_path: Path) -> None:
