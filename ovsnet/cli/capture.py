@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .resources import _uuid
+from .resources import uuid_of
 from .session import Session, options
 
 
@@ -29,7 +29,7 @@ def capture(session: Session, endpoint: str, expression: str, seconds: int, size
     if write is None and sys.stdout.isatty():
         raise click.UsageError("a terminal cannot show it: name a file with -w, or read it by `| tcpdump -nr -`")
     client = session.client()
-    found = client.capture(_uuid(client, endpoint), seconds=seconds, size=size, filter=expression)
+    found = client.capture(uuid_of(client, endpoint), seconds=seconds, size=size, filter=expression)
     if write is None:
         sys.stdout.buffer.write(found)
     else:

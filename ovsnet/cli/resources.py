@@ -340,7 +340,7 @@ def endpoint_ls(session: Session, network: str | None, watch: bool) -> None:
 def endpoint_show(session: Session, id: str) -> None:  # noqa: A002  # the argument's name in the usage line
     """Show one endpoint, by UUID or the beginning of it."""
     client = session.client()
-    _show(session, client.endpoint(_uuid(client, id)))
+    _show(session, client.endpoint(uuid_of(client, id)))
 
 
 @endpoint.command("create")
@@ -377,7 +377,7 @@ def endpoint_create(
 def endpoint_rm(session: Session, ids: tuple[str, ...]) -> None:
     """Detach endpoints, by UUID or the beginning of it."""
     client = session.client()
-    for_each(ids, lambda ref: client.delete_endpoint(_uuid(client, ref)), session)
+    for_each(ids, lambda ref: client.delete_endpoint(uuid_of(client, ref)), session)
 
 
 @endpoint.command("quarantine")
@@ -390,7 +390,7 @@ def endpoint_quarantine(session: Session, ids: tuple[str, ...], off: bool) -> No
     client = session.client()
 
     def change(ref: str) -> None:
-        client.quarantine(_uuid(client, ref), on=not off)
+        client.quarantine(uuid_of(client, ref), on=not off)
 
     for_each(ids, change, session)
 
@@ -409,7 +409,7 @@ def short_container(container: str) -> str:
     return container[:12] if len(container) == 64 else container
 
 
-def _uuid(client: Client, ref: str) -> str:
+def uuid_of(client: Client, ref: str) -> str:
     """The UUID of the one endpoint that begins with `ref`."""
     if len(ref) >= UUID_LENGTH:
         return ref
