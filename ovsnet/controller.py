@@ -136,6 +136,7 @@ class Controller:
         self._locks = KeyedLocks()
         self._rules_lock = threading.Lock()
         self._publishing: set[str] = set()  # networks (uuids) that the rules in place know to have published ports
+        self._ruled: set[IPNetwork] = set()  # prefixes that the rules in place masquerade, or publish ports of
         self._leaving: set[str] = (
             set()
         )  # endpoints (uuids) whose ports are published no more, although the store has them
@@ -211,7 +212,8 @@ class Controller:
         """
         pool, networks = self.store.change_pool(self.store.pool(ref).uuid, **change.given())
         for network in networks:
-            self._ensure_gateway(network)
+            if network.uuid in self._here:  # the reconcilers of other hosts see to theirs
+                self.restore_network(network)
         return pool
 
     def reserve(self, ref: str, name: str, address: IPAddress | None = None) -> IPAddress:
@@ -379,13 +381,15 @@ class Controller:
             self.links.forward(version)
         for network in publishing:
             self.links.allow_loopback(self.names.gateway(network.uuid))
+        reached = {one.network for network in publishing for one in network.gateways}
         self.rules.load(
             masqueraded,
             forwardings,
-            {one.network for network in publishing for one in network.gateways},
+            reached,
             [self.names.gateway(one.uuid) for one in routed],
         )
         self._publishing = {one.uuid for one in publishing}
+        self._ruled = masqueraded | reached
 
     def _publish(self, endpoint: Endpoint) -> None:
         """Have the endpoint's published ports lead to it; undone if that fails. The store has the endpoint already."""
@@ -542,6 +546,12 @@ class Controller:
                 self._restore_gateway(present)
                 self.show_gateway_route(present)
                 reach(Point.REPAIR_GATEWAY)
+                if present.uuid in self._publishing:  # a new device does not know it
+                    self.links.allow_loopback(self.names.gateway(present.uuid))
+                if (present.masquerade or present.uuid in self._publishing) and not self._ruled.issuperset(
+                    one.network for one in present.gateways
+                ):
+                    self.load_rules()  # its pool has grown
             self._here.add(present.uuid)
 
     def _restore_gateway(self, network: Network) -> None:
@@ -564,8 +574,6 @@ class Controller:
         self.switch.wait_ports([port.name], self.settings.deadline)
         reach(Point.REPAIR_GATEWAY_PORT)
         self.links.set_gateway(port.name, mac_for(network.gateways[0].ip), network.mtu, network.gateways)
-        if network.uuid in self._publishing:  # a new device does not know it
-            self.links.allow_loopback(port.name)
 
     def _gateway_port(self, network: Network) -> SwitchPort:
         name = self.names.gateway(network.uuid)

@@ -85,6 +85,31 @@ def test_254_requests_for_a_24(stack: Stack, second: Stack, netns: Callable[[], 
     _take_all_back(stack, second, pool["id"])
 
 
+def test_a_pool_grows_on_all_hosts(stack: Stack, second: Stack, netns: Callable[[], Netns]) -> None:
+    """Gateways and rules follow it where the network is, and nothing is made where it is not."""
+    client = Client(str(stack.socket))
+    client.create_network("grows", subnets=["10.67.0.0/25"], masquerade=True)
+    client.create_network("elsewhere", subnets=["10.68.0.0/25"], masquerade=True, bridge=f"{stack.prefix}grow")
+    space, conf = netns(), stack.conf("grows")
+    assert second.cni("ADD", "c1", space, conf).ok
+
+    def follows(here: Stack) -> bool:
+        addresses = {
+            (one["local"], one["prefixlen"]) for link in here.host.ip("address", "show") for one in link["addr_info"]
+        }
+        return ("10.67.0.1", 24) in addresses and "10.67.0.0/24" in here.host.run("nft", "list", "ruleset").stdout
+
+    Client(str(second.socket)).change_pool("grows", subnet="10.67.0.0/24")
+    assert follows(second)
+    assert client.reconcile()["ok"]  # as the timer would
+    assert follows(stack)
+    Client(str(second.socket)).change_pool("elsewhere", subnet="10.68.0.0/24")  # of a bridge that it does not have
+    assert second.ovs.vsctl("list-br").split() == [second.bridge]
+    assert second.cni("DEL", "c1", space, conf).ok
+    for name in ("grows", "elsewhere"):
+        client.delete_network(name)
+
+
 def _take_all_back(stack: Stack, second: Stack, pool: str) -> None:
     """Each by the way that it was given, so that nothing is left."""
     for endpoint in stack.endpoints():
