@@ -7,9 +7,12 @@ cost nothing; here a new one does the same. Called by the composition root.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from cheroot.wsgi import Server
+
+LOG = logging.getLogger(__name__)
 
 
 class PatientServer(Server):
@@ -22,3 +25,7 @@ class PatientServer(Server):
         else:
             conn.welcomed = True
             self._connections.put(conn)  # type: ignore[attr-defined]  # its stubs have half of it
+
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+        """What the server complains of, in our log: it would write to stderr, in a form of its own."""
+        LOG.log(level, "the web server: %s", msg, exc_info=traceback)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import grp
 import json
 import os
+import socket
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from flask.testing import FlaskClient
 
 from ovsnet.access import LEAST, OPEN, Guard, Rates, Role, Tokens, least_role
 from ovsnet.access.guard import PEER, SUBJECTS
+from ovsnet.access.listener import new_server
 from ovsnet.access.tokens import MAX_TOKENS
 from ovsnet.api import create_app
 from ovsnet.api.document import ROLE
@@ -263,3 +266,25 @@ def test_who_asks_too_often_is_told_when_to_come_back() -> None:
     clock.now += 1.0
     assert client.get("/v1/pools", headers=headers).status_code == 200
     assert [as_root(served).get("/v1/pools").status_code for _ in range(9)] == [200] * 9
+
+
+def test_the_web_server_complains_in_our_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(_environ: object, _start_response: object) -> list[bytes]:
+        raise RuntimeError
+
+    server = new_server(str(tmp_path / "sock"), broken, threads=1, backlog=1, idle=5)
+    server.expiration_interval = 0.05
+    server.prepare()
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(10)
+            link.connect(str(tmp_path / "sock"))
+            link.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert link.recv(100).startswith(b"HTTP/1.1 500")
+    finally:
+        server.stop()
+        thread.join(10)
+    (told,) = (one for one in caplog.records if "RuntimeError" in one.getMessage())
+    assert told.exc_info is not None
