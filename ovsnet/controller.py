@@ -728,7 +728,7 @@ class Controller:
             )
             # The link is made while the store writes the addresses: a spare port's link without addresses means nothing.
             write = self._write_endpoint(draft, request, spare.expected)
-            undo.callback(self._unwrite, write)
+            undo.callback(self.unwrite, write)
             if write.done:
                 write.result()  # refused: that is what to tell, before anything is made
             reach(Point.ATTACH_WRITING)
@@ -776,10 +776,19 @@ class Controller:
             self.spoofing.wait(opening)
         return opening
 
-    def _unwrite(self, write: PendingEndpoint) -> None:
-        """Undo the writing of an endpoint, which may not have ended; a write that failed has undone itself."""
-        with suppress(OvsnetError):
-            self.store.detach(write.result().uuid, by="rollback")
+    def unwrite(self, write: PendingEndpoint, leave_to: str | None = None) -> None:
+        """Undo the writing of an endpoint, which may not have ended; a write that failed has undone itself.
+
+        With `leave_to` its leases are that dockerd's again. Never fails: what to tell is what failed first.
+        """
+        try:
+            endpoint = write.result()
+        except OvsnetError:
+            return
+        try:
+            self.store.detach(endpoint.uuid, leave_to=leave_to, by="rollback")
+        except OvsnetError as exc:
+            LOG.warning("container %s was refused, and its endpoint stays for now: %s", endpoint.container[:40], exc)
 
     def _unanswered(
         self, endpoint: Endpoint, draft: Endpoint, network: Network, request: AttachRequest, undo: ExitStack
@@ -798,7 +807,7 @@ class Controller:
                 )
             passed_over.add(taken)
             write = self._write_endpoint(draft, request)
-            undo.callback(self._unwrite, write)
+            undo.callback(self.unwrite, write)
             endpoint = write.result()
         return endpoint
 

@@ -14,7 +14,7 @@ import ipaddress
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -56,7 +56,7 @@ from .model import (
 from .nat import first_free
 from .ports import Spare
 from .releases import Releases
-from .store import Pending, PendingEndpoint
+from .store import Pending
 
 LOG = logging.getLogger(__name__)
 
@@ -629,7 +629,7 @@ class DockerDriver:
             wanted = [one.ip for one in draft.addresses if one.version in families]
             # Lazily: Docker was given the addresses durably, and if a power cut takes the endpoint, they stay Docker's.
             write = self._store.attach_soon(draft, wanted, adopt=True, lazy=True)
-            undo.callback(self._unwrite, write, requester)
+            undo.callback(self._controller.unwrite, write, requester)
             # The link is made while the store writes: on a spare port, which goes with it if we die, it means nothing.
             planned = write.planned or write.result()
             reach(Point.ENDPOINT_WRITTEN)
@@ -648,11 +648,6 @@ class DockerDriver:
             undo.pop_all()
         self._controller.note_attached(draft.key)
         return endpoint
-
-    def _unwrite(self, write: PendingEndpoint, requester: str) -> None:
-        """Undo the writing of an endpoint; a write that failed has undone itself."""
-        with suppress(OvsnetError):
-            self._store.detach(write.result().uuid, leave_to=requester)
 
     def _plug(self, endpoint: Endpoint) -> None:
         """The link that Join will name. One that an endpoint of the same id has left, whose port is about to go, makes way."""
