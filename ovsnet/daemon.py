@@ -16,7 +16,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -374,12 +374,13 @@ def _remove_stale(path: Path) -> None:
         return
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(2.0)
-        try:
-            probe.connect(str(path))
-        except OSError:
-            path.unlink()
-        else:
-            raise ConfigError(f"{path} is served already", hint="is another ovsnetd running?")
+        with suppress(OSError):  # so many wait for whoever serves it, or it is of another kind
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink()
+                return
+        raise ConfigError(f"{path} is served already", hint="is another ovsnetd running?")
 
 
 def notify(message: str) -> None:
