@@ -188,12 +188,12 @@ class Checker:
                     yield Finding(Kind.LINK_WRONG, name, f"has MAC {link.mac}, not {endpoint.mac}"), None
         if port is None or self._controller.links.link(endpoint.port) is None:
             yield Finding(Kind.PORT_MISSING, name, f"has no switch port {endpoint.port}"), None
-        elif (port.bridge, port.tag) != (network.bridge, network.tag):
+        elif (port.bridge, port.tag) != (network.bridge, tag := endpoint.tag_on(network)):
             yield (
                 Finding(
                     Kind.PORT_WRONG,
                     name,
-                    f"has port {port.name} on bridge {port.bridge}, VLAN {port.tag}, not {network.bridge}, {network.tag}",
+                    f"has port {port.name} on bridge {port.bridge}, VLAN {port.tag}, not {network.bridge}, {tag}",
                 ),
                 None,
             )

@@ -215,6 +215,7 @@ class Endpoint(TypedDict):
     addresses: list[str]
     mac: str
     vlan: int
+    own_vlan: int | None
     bridge: str
     port: str
     link: str
@@ -461,6 +462,11 @@ class Client:
         )
         return cast(Network, self._call("POST", "/v1/networks" + _dry(dry_run), body))
 
+    def change_network(self, ref: str, *, vlan: int, etag: str = "*", dry_run: bool = False) -> Network:
+        """Give a network another VLAN tag, 0 for none, while traffic goes on."""
+        target = f"/v1/networks/{_part(ref)}" + _dry(dry_run)
+        return cast(Network, self._call("PATCH", target, {"vlan": vlan}, {"If-Match": etag}))
+
     def delete_network(self, ref: str) -> None:
         """Delete a network that has no endpoints."""
         self._call("DELETE", f"/v1/networks/{_part(ref)}")
@@ -524,11 +530,14 @@ class Client:
         )
         return cast(Endpoint, self._call("POST", "/v1/endpoints", body))
 
+    def change_endpoint(self, uuid: str, *, etag: str = "*", dry_run: bool = False, **changes: Any) -> Endpoint:
+        """Change an endpoint while traffic goes on; `changes` are the keys of the request's body: those not given stay."""
+        target = f"/v1/endpoints/{_part(uuid)}" + _dry(dry_run)
+        return cast(Endpoint, self._call("PATCH", target, changes, {"If-Match": etag}))
+
     def quarantine(self, uuid: str, *, on: bool) -> Endpoint:
         """Let nothing pass to and from an endpoint, or let it pass again."""
-        return cast(
-            Endpoint, self._call("PATCH", f"/v1/endpoints/{_part(uuid)}", {"quarantined": on}, {"If-Match": "*"})
-        )
+        return self.change_endpoint(uuid, quarantined=on)
 
     def delete_endpoint(self, uuid: str) -> None:
         """Detach a container from a network and free its addresses."""

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import datetime
 
-from . import __version__, wiring
+from . import __version__, alter, wiring
 from .addresses import Addresses
 from .capture import CaptureRequest, Captures
 from .config import Settings
@@ -46,11 +46,13 @@ from .link import Links, Netns, open_netns
 from .locks import KeyedLocks
 from .model import (
     ANTI_SPOOFING,
-    QUARANTINED,
+    OWN_LABELS,
     Attachment,
     AttachRequest,
     Endpoint,
+    EndpointChange,
     Expectation,
+    Forwarding,
     Health,
     IPAddress,
     IPNetwork,
@@ -304,7 +306,9 @@ class Controller:
         """Which VLAN tags a network may get, None if its own, and which of them somebody else on the bridge has."""
         if spec.tag is not None:
             return None, frozenset()
-        return range(self.settings.vlan_first, self.settings.vlan_last + 1), self.switch.tags(bridge)
+        networks = {one.uuid for one in self.store.networks() if one.bridge == bridge}
+        own = {one.own_tag for one in self.store.endpoints() if one.own_tag is not None and one.network in networks}
+        return range(self.settings.vlan_first, self.settings.vlan_last + 1), self.switch.tags(bridge) | own
 
     def _uplink_mtu(self, bridge: str) -> int:
         """What the way out of a bridge can carry: the least of its uplinks, or else the device of the host's default route."""
@@ -341,6 +345,10 @@ class Controller:
                 self.load_rules()
             reach(Point.NETWORK_RULES_GONE)
         LOG.info("network %s is gone", network.name)
+
+    def change_network(self, ref: str, tag: int) -> Network:
+        """Give a network another VLAN tag while traffic goes on; see `alter.change_network`."""
+        return alter.change_network(self, ref, tag)
 
     def load_rules(self) -> None:
         """Put this host's packet filter rules in place, as its networks and endpoints want them."""
@@ -393,13 +401,7 @@ class Controller:
 
     def _publish(self, endpoint: Endpoint) -> None:
         """Have the endpoint's published ports lead to it; undone if that fails. The store has the endpoint already."""
-        for port in endpoint.published:
-            given = port.host_address
-            if given is not None and not given.is_unspecified and all(port != one.port for one in endpoint.forwardings):
-                raise InvalidRequest(
-                    f"port {port.host_port} of {given} cannot lead to a container without IPv{given.version}",
-                    hint=f"publish it on an IPv{10 - given.version} address, or give the network such a subnet",
-                )
+        alter.check_reach(endpoint)
         with self._rules_lock:
             try:
                 if endpoint.network not in self._publishing:
@@ -413,6 +415,26 @@ class Controller:
         except OvsnetError:
             self._unpublish(endpoint)
             raise
+
+    def republish(self, endpoint: Endpoint, gone: Collection[Forwarding]) -> None:
+        """Have what is `gone` lead nowhere and the endpoint's published ports lead to it, at one instant.
+
+        The store says so already.
+        """
+        now = endpoint.forwardings
+        with self._rules_lock:
+            try:
+                if now and endpoint.network not in self._publishing:
+                    self._load_rules()
+                else:
+                    self.rules.replace(gone, now)
+            except Unavailable:  # somebody else has changed the table, or has loaded it since the store was written
+                self._load_rules()
+        forget(alter.to_forget(tuple(gone), now))
+
+    def bridge_lock(self, bridge: str) -> AbstractContextManager[None]:
+        """Held while the networks of a bridge are changed; DeadlineExceeded."""
+        return self._locks.hold(f"bridge {bridge}", self.settings.deadline)
 
     def endpoint_lock(self, endpoint: Endpoint, timeout: float | None = None) -> AbstractContextManager[None]:
         """Held while an endpoint is changed; DeadlineExceeded, by default after the settings' deadline."""
@@ -469,7 +491,7 @@ class Controller:
                 self._leaving.discard(endpoint.uuid)
 
     def limit(self, endpoint: Endpoint) -> None:
-        """Put the endpoint's limits in place; the switch's go with the port."""
+        """Put the endpoint's limits in place on a port that has none; the switch's go with the port."""
         limits = endpoint.bandwidth
         if limits.egress_rate:
             self.switch.limit_port(endpoint.port, limits.egress_rate, limits.egress_burst)
@@ -556,7 +578,7 @@ class Controller:
 
     def _restore_gateway(self, network: Network) -> None:
         """Unlike `_ensure_gateway`, nothing is undone if that fails: containers live by what there is."""
-        port = self._gateway_port(network)
+        port = self.gateway_port(network)
         have = self.switch.find_port(port.name)
         if have is not None and (
             (have.bridge, have.trunk, have.vlan_mode) != (port.bridge, (), "") or self.links.link(port.name) is None
@@ -575,7 +597,8 @@ class Controller:
         reach(Point.REPAIR_GATEWAY_PORT)
         self.links.set_gateway(port.name, mac_for(network.gateways[0].ip), network.mtu, network.gateways)
 
-    def _gateway_port(self, network: Network) -> SwitchPort:
+    def gateway_port(self, network: Network) -> SwitchPort:
+        """The switch port that the network's gateway has, or would have."""
         name = self.names.gateway(network.uuid)
         return SwitchPort(name, network.bridge, network.tag, network.mtu, PortRole.GATEWAY, network.uuid)
 
@@ -583,7 +606,7 @@ class Controller:
         """The host's port with the network's gateway addresses, as it should be."""
         if not network.gateways:
             return
-        port = self._gateway_port(network)
+        port = self.gateway_port(network)
         name = port.name
         self.switch.add_ports([port]).result(self.settings.deadline)
         try:
@@ -645,8 +668,8 @@ class Controller:
         """
         check_container_id(request.container)
         check_ifname(request.ifname)
-        if QUARANTINED in request.labels:
-            raise InvalidRequest(f"the label {QUARANTINED} is ovsnet's own", hint="leave it out")
+        if own := OWN_LABELS.intersection(request.labels):
+            raise InvalidRequest(f"the label {min(own)} is ovsnet's own", hint="leave it out")
         with open_netns(request.netns) as netns:
             known = self.store.find_network(request.network) is not None
             network = self._network_for(request)
@@ -740,6 +763,7 @@ class Controller:
                 reach(Point.ATTACH_LINKED)
                 endpoint = self._unanswered(write.result(), draft, network, request, undo)
                 reach(Point.ATTACH_WRITTEN)
+                alter.catch_up(self, endpoint, network)
                 if planned is None or (planned.mac, planned.addresses) != (endpoint.mac, endpoint.addresses):
                     opening = self.spoofing.open(network, endpoint)
                 plug.adjust(request.sysctls, promiscuous=request.promiscuous)
@@ -829,12 +853,13 @@ class Controller:
                 f"container {request.container[:40]} is on network {network.name} with other addresses",
                 hint="detach it first",
             )
-        if set(request.published) != set(endpoint.published):
+        asked = endpoint.asked
+        if set(request.published) != set(asked.published):
             raise AlreadyExists(
                 f"container {request.container[:40]} is on network {network.name} with other published ports",
                 hint="detach it first",
             )
-        if request.bandwidth != endpoint.bandwidth:
+        if request.bandwidth != asked.bandwidth:
             raise AlreadyExists(
                 f"container {request.container[:40]} is on network {network.name} with other limits of bandwidth",
                 hint="detach it first",
@@ -842,11 +867,12 @@ class Controller:
         moved = endpoint.sandbox != request.netns
         if moved or self.links.link(endpoint.port) is None:
             taken = {one.ip for one in endpoint.addresses}
-            port, old = self.ports.take(network, endpoint.trunk, taken).name, endpoint
+            port, old = self.ports.take(network, endpoint.trunk, taken, endpoint.own_tag).name, endpoint
             reach(Point.AGAIN_PORT)
             kept = wiring.dump(request)
             endpoint = self.store.set_endpoint(endpoint.uuid, port=port, sandbox=request.netns, wiring=kept)
             reach(Point.AGAIN_MOVED)
+            alter.catch_up(self, endpoint, network)
             self.ports.claim(port, endpoint.uuid)
             self.links.silence(old.port)
             self.unlimit(old)
@@ -910,26 +936,13 @@ class Controller:
             self._detach(endpoint, endpoint.sandbox, REAPER)
             return True
 
-    def quarantine(self, ref: str, *, on: bool) -> Endpoint:
-        """Let nothing pass to and from an endpoint of this host, or let it pass again; the same again is success.
+    def change_endpoint(self, ref: str, change: EndpointChange) -> Endpoint:
+        """Change an endpoint of this host while traffic goes on: quarantine, VLAN tag, limits, published ports.
 
-        The endpoint keeps its addresses, the container its interface; it lasts until the endpoint goes. EndpointNotFound,
-        InvalidRequest for an endpoint of another node, LinkFailed.
+        The endpoint keeps its addresses, the container its interface; it lasts until the endpoint goes. See
+        `alter.change_endpoint`.
         """
-        endpoint = self.store.endpoint(ref)
-        if endpoint.node != self.settings.node:
-            raise InvalidRequest(f"the endpoint is on node {endpoint.node}", hint="ask the ovsnetd of that node")
-        with self._locks.hold(endpoint.key, self.settings.deadline):
-            endpoint = self.store.endpoint(ref)
-            others = {name: value for name, value in endpoint.labels.items() if name != QUARANTINED}
-            if on:  # what is written first is kept after a crash, whatever has been done
-                endpoint = self.store.set_endpoint(endpoint.uuid, labels=others | {QUARANTINED: "1"})
-                self.links.silence(endpoint.port)
-            else:
-                self.links.revive(endpoint.port)
-                endpoint = self.store.set_endpoint(endpoint.uuid, labels=others)
-        LOG.info("container %s is %s", endpoint.container, "in quarantine" if on else "out of quarantine")
-        return endpoint
+        return alter.change_endpoint(self, ref, change)
 
     def check_attachment(self, expected: Expectation) -> None:
         """Compare an attachment with what its runtime was told. AttachmentBroken names the first difference.
@@ -1141,12 +1154,12 @@ class Controller:
     def recover_limits(self) -> None:
         """What nftables forgets with a reboot, or remembers of endpoints that have gone."""
         devices = self.limits.devices()  # first: who is limited from now on has been in the store before
-        here = [one for one in self.store.endpoints() if one.node == self.settings.node]
-        limited = {one.port: one.bandwidth for one in here if one.bandwidth.ingress_rate}
+        limited = ingress_limits([one for one in self.store.endpoints() if one.node == self.settings.node])
+        in_force = self.limits.in_force(limited)
         self.limits.remove(devices - limited.keys())
-        for port in limited.keys() - devices:
+        for port in limited.keys() - in_force:
             if self.links.link(port) is not None:
-                self.limits.set(port, limited[port].ingress_rate, limited[port].ingress_burst)
+                self.limits.set(port, *limited[port])
 
     def remove_network(self, ref: str, progress: Progress) -> None:
         """Remove a network together with its endpoints, whoever they belong to; NetworkNotFound, InUse."""
@@ -1185,6 +1198,12 @@ class Controller:
         except SwitchUnavailable as exc:
             switch = exc.message
         return Health(state == switch == "ok", state, switch, self.settings.node, __version__)
+
+
+def ingress_limits(endpoints: Collection[Endpoint]) -> dict[str, tuple[int, int]]:
+    """By port, rate and burst of what those of `endpoints` may receive that are limited."""
+    limits = {one.port: one.bandwidth for one in endpoints}
+    return {port: (one.ingress_rate, one.ingress_burst) for port, one in limits.items() if one.ingress_rate}
 
 
 def draft_pool(spec: PoolSpec, name: str, labels: dict[str, str] | None = None) -> Pool:

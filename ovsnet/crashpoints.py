@@ -37,6 +37,9 @@ class Point(StrEnum):
     NETWORK_BRIDGE_GONE = "network.bridge-gone"
     NETWORK_RULES_GONE = "network.rules-gone"
 
+    RETAG_WRITTEN = "retag.written"
+    RETAG_PORTS = "retag.ports"
+
     SPARE_MADE = "spare.made"
     SPARE_READY = "spare.ready"
     PORT_REMOVING = "port.removing"
@@ -63,6 +66,11 @@ class Point(StrEnum):
     DETACH_UNLIMITED = "detach.unlimited"
     DETACH_UNPLUGGED = "detach.unplugged"
     DETACH_RELEASED = "detach.released"
+
+    ALTER_WRITTEN = "alter.written"
+    ALTER_TAGGED = "alter.tagged"
+    ALTER_LIMITED = "alter.limited"
+    ALTER_PUBLISHED = "alter.published"
 
     ADDRESS_GIVEN = "address.given"  # of one family
     ADDRESS_TAKEN = "address.taken"  # of one family

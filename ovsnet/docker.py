@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from . import docker_options
+from . import alter, docker_options
 from .controller import AVOID, Controller, draft_pool
 from .crashpoints import Point, reach
 from .docker_options import check_keys
@@ -636,6 +636,7 @@ class DockerDriver:
             opening = self._controller.open_spare(network, planned, spare)
             self._plug(planned)
             endpoint = write.result()
+            alter.catch_up(self._controller, endpoint, network)
             if endpoint.mac != planned.mac:  # made from an address that another controller was quicker to take
                 opening = self._controller.spoofing.open(network, endpoint)
                 self._plug(endpoint)

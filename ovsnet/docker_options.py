@@ -89,7 +89,8 @@ def bandwidth(options: Mapping[str, str]) -> Bandwidth:
     """The limits that an endpoint's options ask for; InvalidRequest."""
     values: dict[str, int] = {}
     for ours, key in (("egress", "out"), ("ingress", "in")):
-        rate, burst = (_bits(options, f"ovsnet.{what}.{key}") for what in ("rate", "burst"))
+        keys = (f"ovsnet.{what}.{key}" for what in ("rate", "burst"))
+        rate, burst = (bits(options[one], one) if one in options else 0 for one in keys)
         if burst and not rate:
             raise InvalidRequest(
                 f"ovsnet.burst.{key} is given without ovsnet.rate.{key}", hint="give both, or only the rate"
@@ -179,17 +180,16 @@ def link_prefix(text: str) -> str:
     return text
 
 
-def _bits(options: Mapping[str, str], key: str) -> int:
-    if key not in options:
-        return 0
-    match = _RATE.match(options[key].strip())
+def bits(text: str, key: str) -> int:
+    """An amount of bits with k, M or G, such as `50M`, that was given for `key`; InvalidRequest."""
+    match = _RATE.match(text.strip())
     if match is None:
-        raise InvalidRequest(f"{key}={options[key][:80]!r} is no amount of bits", hint="write it as 800k, 50M or 1.5G")
+        raise InvalidRequest(f"{key}={text[:80]!r} is no amount of bits", hint="write it as 800k, 50M or 1.5G")
     whole, fraction, unit = match.groups(default="")
     # In integers, for a float would not keep what was written.
     value = int(whole) * _UNIT[unit.lower()] + int(f"{fraction[1:]:0<9}") * _UNIT[unit.lower()] // 10**9
     if not 0 < value <= MAX_RATE:
-        raise InvalidRequest(f"{key}={options[key][:80]!r} is out of range", hint=f"use 1 to {MAX_RATE} bits")
+        raise InvalidRequest(f"{key}={text[:80]!r} is out of range", hint=f"use 1 to {MAX_RATE} bits")
     return value
 
 

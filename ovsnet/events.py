@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import NotFound, Unavailable
-from .model import Event, EventKind, LeaseOwner, OwnerKind
+from .model import Event, EventKind, IPAddress, LeaseOwner, OwnerKind
 
 if TYPE_CHECKING:
     from .journal import Journal
@@ -72,6 +74,11 @@ DELETE FROM event WHERE id IN (
     ORDER BY id LIMIT ?
 )
 """  # noqa: S608
+_ALTERED = f"""
+INSERT INTO event (possession, time, what, reason, {_WHO})
+SELECT id, {_NOW}, '{EventKind.ALTERED}', ?, {_WHO} FROM possession
+WHERE address = ? AND kind = ? AND owner = ? AND until IS NULL
+"""  # noqa: S608
 _COLUMNS = f"id, time, what, reason, {_WHO}"
 _AFTER = f"SELECT {_COLUMNS} FROM event WHERE id > :after ORDER BY id LIMIT :limit"  # noqa: S608  # names of ours
 _LATEST = f"SELECT {_COLUMNS} FROM event ORDER BY id DESC LIMIT :limit"  # noqa: S608
@@ -103,6 +110,12 @@ class Events:
         if not self._places.acquire(blocking=False):
             raise Unavailable("too many follow the events", hint="end one of those, or set more `workers`")
         return Following(self, journal, after)
+
+    def altered(self, what: Sequence[tuple[IPAddress, LeaseOwner]], how: str) -> None:
+        """Tell of those who have these addresses that they are not as they were; `how` in words. Returns at once; never fails."""
+        if self._journal is not None and what:
+            rows = [(how, str(address), owner.kind.value, owner.id) for address, owner in what]
+            self._journal.record(partial(_alter, rows))
 
     def close(self) -> None:
         """Let all who follow come to an end: ovsnetd stops."""
@@ -151,6 +164,10 @@ class Following:
         """Make room for somebody else; again is harmless."""
         if self._left.acquire(blocking=False):
             self._events.leave()
+
+
+def _alter(rows: Sequence[tuple[str, ...]], db: sqlite3.Connection) -> None:
+    db.executemany(_ALTERED, rows)
 
 
 def _as_event(row: tuple[Any, ...]) -> Event:

@@ -92,8 +92,8 @@ def _port(controller: Controller, network: Network, endpoint: Endpoint) -> Itera
         yield f"switch port {port.name} belongs to {port.endpoint or 'nobody'}, not to endpoint {endpoint.uuid}"
     if port.bridge != network.bridge:
         yield f"switch port {port.name} is on bridge {port.bridge}, not on {network.bridge}"
-    if port.tag != network.tag:
-        yield f"switch port {port.name} has VLAN {port.tag}, not {network.tag}"
+    if port.tag != (tag := endpoint.tag_on(network)):
+        yield f"switch port {port.name} has VLAN {port.tag}, not {tag}"
     if port.trunk != endpoint.trunk:
         yield f"switch port {port.name} carries VLANs {_list(port.trunk)} beside its own, not {_list(endpoint.trunk)}"
     limits = endpoint.bandwidth

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
+from .alter import limit, port_of
 from .controller import Controller
 from .crashpoints import Point, reach
 from .docker import IFACE_PREFIX
 from .errors import OvsnetError
 from .link import LinkInfo, Netns, open_netns
-from .model import Endpoint, Network, Origin, PortRole, Route, SwitchPort
+from .model import Endpoint, Network, Origin, Route
 from .plan import Presence, Sandbox
 
 _BATCH = 50  # ports in one transaction: vswitchd makes them in about the time that it takes for one
@@ -47,14 +48,14 @@ class Mender:
         Under the old name it would not do: of a port's end and its return at once vswitchd sees nothing.
         """
         outcome: dict[str, OvsnetError | None] = {}
-        groups: dict[tuple[str, tuple[int, ...]], list[Endpoint]] = {}
+        groups: dict[tuple[str, tuple[int, ...], int | None], list[Endpoint]] = {}
         for one in endpoints:
-            groups.setdefault((one.network, one.trunk), []).append(one)
-        for (uuid, trunk), group in groups.items():
+            groups.setdefault((one.network, one.trunk, one.own_tag), []).append(one)
+        for (uuid, trunk, tag), group in groups.items():
             for begin in range(0, len(group), _BATCH):
                 batch, network = group[begin : begin + _BATCH], networks[uuid]
                 try:
-                    ports = self._controller.ports.make(network, len(batch), trunk)
+                    ports = self._controller.ports.make(network, len(batch), trunk, tag)
                 except OvsnetError as exc:
                     outcome |= dict.fromkeys((one.uuid for one in batch), exc)
                     continue
@@ -91,17 +92,7 @@ class Mender:
 
     def mark(self, endpoint: Endpoint, network: Network) -> None:
         """Give an endpoint's port its VLANs and marks back."""
-        port = SwitchPort(
-            endpoint.port,
-            network.bridge,
-            network.tag,
-            network.mtu,
-            PortRole.ENDPOINT,
-            network.uuid,
-            endpoint=endpoint.uuid,
-            trunk=endpoint.trunk,
-        )
-        self._controller.switch.mend_port(port)
+        self._controller.switch.mend_port(port_of(endpoint, network))
         reach(Point.REPAIR_MARKED)
 
     def prepare(self, endpoint: Endpoint, network: Network) -> None:
@@ -113,7 +104,7 @@ class Mender:
 
     def limit(self, endpoint: Endpoint) -> None:
         """Put its limits in place again."""
-        self._controller.limit(endpoint)
+        limit(self._controller, endpoint)
         reach(Point.REPAIR_LIMITED)
 
     def plug(self, endpoint: Endpoint, network: Network, sandbox: Sandbox) -> None:

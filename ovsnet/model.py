@@ -7,6 +7,7 @@ bodies never leave the room that speaks them; these objects do.
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -27,6 +28,9 @@ MAX_TAG = 4094  # IEEE 802.1Q; 0 means untagged
 MAX_RATE = 10**12  # bits per second, or bits: more than any device has
 
 QUARANTINED = "ovsnet.quarantined"  # label of an endpoint that is to be cut off
+OWN_TAG = "ovsnet.vlan"  # label of an endpoint that is on a VLAN of its own, not on its network's: the tag
+ASKED = "ovsnet.asked"  # label of an endpoint: what its request asked for, as JSON, of what was changed since
+OWN_LABELS = frozenset({QUARANTINED, OWN_TAG, ASKED})  # of endpoints, which no request may bring
 DEFAULT_SPACE = "ovsnet"
 ANTI_SPOOFING = "ovsnet.anti-spoofing"  # label of a network: "false" lets its containers send as whom they like
 
@@ -244,6 +248,7 @@ class EventKind(StrEnum):
     LEASED = "leased"
     CHANGED = "changed"  # Docker's address has become an endpoint's
     RELEASED = "released"
+    ALTERED = "altered"  # the endpoint that has it, or the network whose gateway it is, is not as it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,9 +466,54 @@ class Endpoint:
         return QUARANTINED in self.labels
 
     @property
+    def own_tag(self) -> int | None:
+        """The VLAN tag that its port has instead of its network's, None for that one; 0 means untagged."""
+        text = self.labels.get(OWN_TAG)
+        return None if text is None else int(text)
+
+    def tag_on(self, network: Network) -> int:
+        """The VLAN tag that its port is to have; `network` is its own."""
+        own = self.own_tag
+        return network.tag if own is None else own
+
+    @property
+    def asked(self) -> Asked:
+        """What its request asked for: what it has, but for what was changed since."""
+        kept = json.loads(self.labels.get(ASKED, "{}"))
+        return Asked(
+            tuple(map(PublishedPort.parse, kept["published"])) if "published" in kept else self.published,
+            Bandwidth(**kept["bandwidth"]) if "bandwidth" in kept else self.bandwidth,
+        )
+
+    @property
     def key(self) -> str:
         """The owner key, unique in the cluster: `network-uuid/container/ifname`."""
         return endpoint_key(self.network, self.container, self.ifname)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What of an endpoint that can be changed while it stands its request asked for."""
+
+    published: tuple[PublishedPort, ...]
+    bandwidth: Bandwidth
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointChange:
+    """What to change of an endpoint that stands; None leaves it as it is.
+
+    `tag` is a VLAN tag of its own, with `network_tag` it has its network's again. `bandwidth` has values of Bandwidth by their
+    names, the others stay. `published` are all ports that lead to it from now on, and `take_from` the uuid of an endpoint that
+    loses those which it has of them (all of its own, if `published` is None).
+    """
+
+    quarantined: bool | None = None
+    tag: int | None = None
+    network_tag: bool = False
+    bandwidth: Mapping[str, int] | None = None
+    published: tuple[PublishedPort, ...] | None = None
+    take_from: str = ""
 
 
 def endpoint_key(network_uuid: str, container: str, ifname: str) -> str:

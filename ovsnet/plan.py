@@ -112,8 +112,8 @@ class Desired:
 class Actual:
     """What there is: the switch; the host's devices by name; the containers' ends by the endpoint's uuid.
 
-    `forwarding` tells whether ovs-vswitchd works. `limited` are the devices whose receiving is limited, `shelved` the switch
-    ports that are kept ready or being removed. `filtered` tells whether the packet filter has our rules.
+    `forwarding` tells whether ovs-vswitchd works. `limited` are the devices whose receiving is limited as is wanted, `shelved`
+    the switch ports that are kept ready or being removed. `filtered` tells whether the packet filter has our rules.
     """
 
     switch: SwitchState
@@ -223,15 +223,16 @@ def of_endpoint(endpoint: Endpoint, network: Network, actual: Actual) -> Iterato
         reason = f"has switch port {name} on bridge {port.bridge}, not on {network.bridge}"
         yield action(Kind.PORT_ELSEWHERE, Where.SWITCH, reason, "make it again there, and the link on it")
         return
+    tag = endpoint.tag_on(network)
     if port.trunk != endpoint.trunk or port.vlan_mode != port.usual_mode:
         mode = f" in mode {port.vlan_mode}" if port.vlan_mode != port.usual_mode else ""
-        wanted = _vlans(network.tag, endpoint.trunk)
+        wanted = _vlans(tag, endpoint.trunk)
         reason = f"has switch port {name} with {_vlans(port.tag, port.trunk)}{mode}, not with {wanted}"
         # Set back, a port that was a trunk goes on dropping what it is sent (3.1): docs/decisions/0021.
         yield action(Kind.PORT_TRUNKED, Where.SWITCH, reason, "make it again, and the link on it")
         return
-    if port.tag != network.tag:
-        reason = f"has switch port {name} with {_vlans(port.tag, ())}, not with {_vlans(network.tag, ())}"
+    if port.tag != tag:
+        reason = f"has switch port {name} with {_vlans(port.tag, ())}, not with {_vlans(tag, ())}"
         yield action(Kind.PORT_WRONG, Where.SWITCH, reason, "set its VLAN")
     on_link = [] if device is None else list(_of_link(endpoint, actual, device, sandbox, action, port.role))
     # The mark of a spare tells that an ADD was cut off, so that it stays until the interface is finished.
@@ -249,9 +250,9 @@ def of_endpoint(endpoint: Endpoint, network: Network, actual: Actual) -> Iterato
     limits = endpoint.bandwidth
     if (port.rate, port.burst) != (limits.egress_rate, limits.egress_burst):
         reason = f"may send {port.rate or 'any'} bits/s, not {limits.egress_rate or 'any'}"
-        yield action(Kind.LIMIT_WRONG, Where.SWITCH, reason, "limit it" if limits.egress_rate else "")
+        yield action(Kind.LIMIT_WRONG, Where.SWITCH, reason, "limit it" if limits.egress_rate else "limit it no more")
     if limits.ingress_rate and name not in actual.limited:
-        reason = f"may receive any bits/s, not {limits.ingress_rate}"
+        reason = f"may not receive just {limits.ingress_rate} bits/s"
         yield action(Kind.LIMIT_WRONG, Where.FILTER, reason, "limit it")
 
 

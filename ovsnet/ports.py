@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any, Protocol
 
@@ -133,14 +133,20 @@ class Ports:
         if names:
             self._remove(names).result(self._timeout)
 
-    def take(self, network: Network, trunk: tuple[int, ...] = (), addresses: Collection[IPAddress] = ()) -> Spare:
+    def take(
+        self,
+        network: Network,
+        trunk: tuple[int, ...] = (),
+        addresses: Collection[IPAddress] = (),
+        tag: int | None = None,
+    ) -> Spare:
         """A port on `network`'s bridge with its tag, up; a spare, or else one made now. SwitchUnavailable, LinkFailed.
 
-        Of the spares one that expects `addresses`, if they are asked for. One that is to carry the VLANs of a `trunk` as well is
-        never a spare.
+        Of the spares one that expects `addresses`, if they are asked for. One that is to carry the VLANs of a `trunk` as well, or
+        that is to have a `tag` of its own, is never a spare.
         """
-        if trunk:
-            return self._make(network, 1, trunk)[0]
+        if trunk or tag is not None:
+            return self._make(network, 1, trunk, tag)[0]
         with self._wake:
             shelf = self._shelf(network)
             shelf.last_use = time.monotonic()
@@ -163,9 +169,17 @@ class Ports:
                 return one
         return shelf.ready[0]
 
-    def make(self, network: Network, count: int, trunk: tuple[int, ...] = ()) -> list[str]:
+    def make(self, network: Network, count: int, trunk: tuple[int, ...] = (), tag: int | None = None) -> list[str]:
         """New ports in one transaction, all or none, that nobody may send by yet. SwitchUnavailable, LinkFailed."""
-        return [one.name for one in self._make(network, count, trunk)]
+        return [one.name for one in self._make(network, count, trunk, tag)]
+
+    def follow(self, networks: Iterable[Network]) -> None:
+        """Have spares made anew of those of `networks` that have got another VLAN tag than their spares."""
+        with self._wake:
+            for network in networks:
+                if network.uuid in self._shelves:
+                    self._shelf(network)
+            self._nudge()
 
     def replenish(self) -> None:
         """Have missing spares made now; called at the end of a request, so that making them does not compete with it."""
@@ -272,7 +286,10 @@ class Ports:
 
     def _shelf(self, network: Network) -> _Shelf:
         shelf = self._shelves.get(network.uuid)
-        if shelf is None:
+        if shelf is None or shelf.network.tag != network.tag:
+            if shelf is not None and shelf.ready:
+                self._unwanted.update(one.name for one in shelf.ready)
+                self._waiting_since = self._waiting_since or time.monotonic()
             shelf = self._shelves[network.uuid] = _Shelf(network)
         return shelf
 
@@ -287,9 +304,17 @@ class Ports:
         found = self._expects.next_senders(network, len(names), [each for one in senders for each in one.addresses])
         return dict(zip_longest(names, found[: len(names)]))
 
-    def _make(self, network: Network, count: int, trunk: tuple[int, ...] = (), *, ahead: bool = False) -> list[Spare]:
+    def _make(
+        self,
+        network: Network,
+        count: int,
+        trunk: tuple[int, ...] = (),
+        tag: int | None = None,
+        *,
+        ahead: bool = False,
+    ) -> list[Spare]:
         names = [self._names.new_port() for _ in range(count)]
-        ports = [self._spare(name, network, trunk) for name in names]
+        ports = [replace(self._spare(name, network, trunk), tag=network.tag if tag is None else tag) for name in names]
         try:
             self._switch.add_ports(ports).result(self._timeout)
             numbers = self._switch.wait_ports(names, self._timeout)
@@ -420,7 +445,7 @@ class Ports:
             for name in ours:
                 self._returns.pop(name, None)
             shelf = self._shelves.get(network.uuid)
-            if shelf is not None and self._running:
+            if shelf is not None and self._running and shelf.network.tag == network.tag:
                 self._unwanted -= {one.name for one in spares}
                 shelf.ready.extend(spares)
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from . import plan
-from .controller import Controller
+from .controller import Controller, ingress_limits
 from .crashpoints import Point, reach
 from .errors import DeadlineExceeded, InvalidNetns, OvsnetError, StateUnavailable, SwitchUnavailable
 from .link import LinkInfo, Watch, open_netns
@@ -72,7 +72,7 @@ class Reconciler:
         self._controller = controller
         self._count = count
         self._store = controller.store
-        self._finders = (self._stray_leases, *finders)
+        self._finders = (self._stray_leases, self._stray_limits, *finders)
         self._mender = Mender(controller)
         self._passing = threading.Lock()  # held during a pass
         self._wake = threading.Condition()
@@ -147,6 +147,7 @@ class Reconciler:
         self._running = True
         self.note("")
         self._controller.switch.watch(self.note)
+        self._store.watch_tags(lambda: self.note(""))
         self._watch.start()
         self._thread.start()
 
@@ -350,7 +351,8 @@ class Reconciler:
         if only is not None and len(only) > _FEW:
             only = None
         endpoints = tuple(endpoints)
-        limited = controller.limits.devices() if any(one.bandwidth.ingress_rate for one in endpoints) else frozenset()
+        limits = ingress_limits(endpoints)
+        limited = controller.limits.in_force(limits) if limits else frozenset()
         # What keeps a stray from being one comes first: it may be taken off the shelf meanwhile, and then it has an endpoint.
         shelved = controller.ports.shelved()
         state = controller.switch.state(only)
@@ -507,9 +509,22 @@ class Reconciler:
 
             yield Found(action, release)
 
+    def _stray_limits(self) -> Iterable[Found]:
+        """What is left of limits when they were to end. An endpoint is in the store before its port is limited."""
+        limited = self._controller.limits.devices()
+        if not limited:
+            return
+        for device in limited - ingress_limits(self._desired().endpoints).keys():
+            reason = "is limited in what it receives, though nothing wants that"
+            action = Action(
+                Kind.LIMIT_WRONG, Where.FILTER, f"device {device}", reason, "limit it no more", device, _SECOND_LOOK
+            )
+            yield Found(action, lambda device=device: self._controller.limits.remove([device]))  # type: ignore[misc]
+
     def _drop_lost_spares(self, only: Collection[str] | None = None) -> None:
         """A request would take them for good."""
         controller = self._controller
+        controller.ports.follow(self._store.networks())
         shelved = controller.ports.shelved()
         if only is not None:
             shelved &= frozenset(only)

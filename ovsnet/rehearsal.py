@@ -10,8 +10,20 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from . import alter
 from .ipam import PoolBlocks
-from .model import QUARANTINED, Endpoint, IPAddress, Network, NetworkSpec, Pool, PoolChange, PoolSpec, PoolUse
+from .model import (
+    Endpoint,
+    EndpointChange,
+    IPAddress,
+    Network,
+    NetworkSpec,
+    Pool,
+    PoolChange,
+    PoolSpec,
+    PoolUse,
+    check_tag,
+)
 
 if TYPE_CHECKING:
     from .controller import Controller
@@ -74,11 +86,13 @@ class Rehearsal:
         """As Controller.delete_endpoint."""
         self._real.endpoint(ref)
 
-    def quarantine(self, ref: str, *, on: bool) -> Endpoint:
-        """As Controller.quarantine."""
-        endpoint = self._real.endpoint(ref)
-        others = {name: value for name, value in endpoint.labels.items() if name != QUARANTINED}
-        return replace(endpoint, labels=others | ({QUARANTINED: "1"} if on else {}))
+    def change_endpoint(self, ref: str, change: EndpointChange) -> Endpoint:
+        """As Controller.change_endpoint."""
+        return alter.rehearse_endpoint(self._real, ref, change)
+
+    def change_network(self, ref: str, tag: int) -> Network:
+        """As Controller.change_network."""
+        return self._dry.store.set_network_tag(self._real.store.network(ref).uuid, check_tag(tag))
 
     def _plan(self, pool: Pool, *networks: str) -> Pool:
         leased = int(pool.gateway is not None)

@@ -58,6 +58,7 @@ class Cause(StrEnum):
     NOBODY = "nobody"
     SPOOFED = "spoofed"
     WRONG_TAG = "wrong-tag"
+    OTHER_VLAN = "other-vlan"
     WRONG_BRIDGE = "wrong-bridge"
     FLOW = "flow"
     NOT_FORWARDING = "not-forwarding"
@@ -135,6 +136,11 @@ class _End:
     def addresses(self) -> str:
         """Those that it has been given."""
         return ", ".join(str(one.ip) for one in self.endpoint.addresses) if self.endpoint else ""
+
+    @property
+    def tag(self) -> int:
+        """The VLAN tag that its port is to have."""
+        return self.endpoint.tag_on(self.network) if self.endpoint else self.network.tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,17 +353,18 @@ class _Walk:
         found = next((one for one in there if to is not None and one.uuid == to.uuid), there[0] if there else None)
         if found is None or found.node != self._controller.settings.node:
             self._beyond(
-                network, f"{_name(found)} on node {found.node}" if found else f"{hop}, whom ovsnet does not know,"
+                start, f"{_name(found)} on node {found.node}" if found else f"{hop}, whom ovsnet does not know,"
             )
         end = self._end(found)
         self._switch(start, end, packet)
         return end
 
-    def _beyond(self, network: Network, who: str) -> NoReturn:
+    def _beyond(self, start: _End, who: str) -> NoReturn:
+        network = start.network
         uplinks = ", ".join(self._controller.switch.uplinks(network.bridge))
         if uplinks:
             self._leave(
-                f"it leaves bridge {network.bridge} by {uplinks} for {who} with VLAN {network.tag}", "go on there"
+                f"it leaves bridge {network.bridge} by {uplinks} for {who} with VLAN {start.tag}", "go on there"
             )
         reason = f"bridge {network.bridge} has no uplink, and nothing leads to {who}"
         remedy = "see whether the address is right; `ovsnet ipam show` tells who has which"
@@ -379,10 +386,16 @@ class _Walk:
             remedy = f"it sends from {packet.source} and {start.link.mac}: give it {own} back, or exempt {start.network.name}"
             self._drop(Cause.SPOOFED, where, reason, remedy)
         for one in (start, end):
-            if one.port.tag != one.network.tag:
-                reason = f"port {one.port.name} of {one.name} has VLAN tag {one.port.tag}, not {one.network.tag}"
-                remedy = f"`ovs-vsctl set port {one.port.name} tag={one.network.tag}`, and see who changes it"
+            if one.port.tag != one.tag:
+                reason = f"port {one.port.name} of {one.name} has VLAN tag {one.port.tag}, not {one.tag}"
+                remedy = f"`ovs-vsctl set port {one.port.name} tag={one.tag}`, and see who changes it"
                 self._drop(Cause.WRONG_TAG, where, reason, remedy)
+        if start.tag != end.tag:
+            moved = next(one for one in (start, end) if one.tag != one.network.tag)
+            reason = (
+                f"{moved.name} has a VLAN of its own, {moved.tag}, and not that of its network, {moved.network.tag}"
+            )
+            self._drop(Cause.OTHER_VLAN, where, reason, f"`ovsnet endpoint set {_id(moved)} --network-vlan`")
         if start.port.bridge != end.port.bridge:
             reason = f"port {end.port.name} of {end.name} is on bridge {end.port.bridge}"
             self._drop(Cause.WRONG_BRIDGE, where, reason, "`ovsnet reconcile`")
@@ -485,6 +498,10 @@ class _Walk:
 def _name(endpoint: Endpoint) -> str:
     container = endpoint.container[:_SHORT] if len(endpoint.container) == 64 else endpoint.container
     return f"{container} on network {endpoint.network_name}"
+
+
+def _id(end: _End) -> str:
+    return end.endpoint.uuid[:_SHORT] if end.endpoint else ""
 
 
 def _one(found: list[Endpoint], ref: str) -> Endpoint:

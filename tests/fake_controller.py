@@ -215,10 +215,33 @@ class FakeController:
         del self._endpoints[self.endpoint(ref).uuid]
 
     def quarantine(self, ref: str, *, on: bool) -> model.Endpoint:
+        return self.change_endpoint(ref, model.EndpointChange(quarantined=on))
+
+    def change_endpoint(self, ref: str, change: model.EndpointChange) -> model.Endpoint:
         endpoint = self.endpoint(ref)
-        labels = {name: value for name, value in endpoint.labels.items() if name != model.QUARANTINED}
-        made = replace(endpoint, labels=labels | ({model.QUARANTINED: "1"} if on else {}))
+        labels = dict(endpoint.labels)
+        if change.quarantined is not None:
+            labels.pop(model.QUARANTINED, None)
+            labels |= {model.QUARANTINED: "1"} if change.quarantined else {}
+        if change.tag is not None or change.network_tag:
+            labels.pop(model.OWN_TAG, None)
+            labels |= {} if change.tag is None else {model.OWN_TAG: str(change.tag)}
+        made = replace(
+            endpoint,
+            labels=labels,
+            published=endpoint.published if change.published is None else change.published,
+            bandwidth=replace(endpoint.bandwidth, **change.bandwidth or {}),
+        )
+        if change.take_from:
+            giver = self.endpoint(change.take_from)
+            left = tuple(port for port in giver.published if port not in made.published)
+            self._endpoints[giver.uuid] = replace(giver, published=left)
         self._endpoints[endpoint.uuid] = made
+        return made
+
+    def change_network(self, ref: str, tag: int) -> model.Network:
+        made = replace(self.network(ref), tag=tag)
+        self._networks[made.uuid] = made
         return made
 
     def attach(self, request: model.AttachRequest) -> model.Attachment:

@@ -51,6 +51,7 @@ _OPERATOR: Final = (
     "DELETE /v1/pools/<ref>/reservations",
     "DELETE /v1/pools/<ref>/leases",
     "POST /v1/networks",
+    "PATCH /v1/networks/<ref>",
     "DELETE /v1/networks/<ref>",
     "POST /v1/check",
     "POST /v1/reconcile",

@@ -131,18 +131,21 @@ def register(app: Flask, looks: Mapping[str, Look], audit: Audit, queries: Mappi
             return response
         if response.status_code < 400 or response.status_code >= 500:  # what failed may have changed something too
             who = caller()
-            audit.record(
-                Change(
-                    caller=who.name,
-                    role=who.role.value,
-                    method=request.method,
-                    path=request.path,
-                    operation=str(request.endpoint).rpartition(".")[2],
-                    status=response.status_code,
-                    before=None if g.before is None else g.before.model_dump(mode="json"),
-                    after=_after(response),
+            told = [(request.path, g.before, _after(response))]
+            told += [(path, before, _look_again(look)) for path, before, look in g.get("also", ())]
+            for path, before, after in told:
+                audit.record(
+                    Change(
+                        caller=who.name,
+                        role=who.role.value,
+                        method=request.method,
+                        path=path,
+                        operation=str(request.endpoint).rpartition(".")[2],
+                        status=response.status_code,
+                        before=None if before is None else before.model_dump(mode="json"),
+                        after=after,
+                    )
                 )
-            )
         # A token's text is told once; a capture would leave no room for other answers.
         if "key" in g and response.status_code < 400 and request.blueprint not in ("tokens", "captures"):
             answers.keep(g.key, g.fingerprint, response)
@@ -204,8 +207,11 @@ def _after(response: Response) -> Any:
         return json.loads(response.get_data())["token"]
     if "look" not in g:
         return json.loads(response.get_data()) if response.is_json else None
+    return _look_again(g.look)
+
+
+def _look_again(look: Callable[[], BaseModel]) -> Any:
     try:
-        thing: BaseModel = g.look()
+        return look().model_dump(mode="json")
     except OvsnetError:
         return None
-    return thing.model_dump(mode="json")

@@ -8,7 +8,7 @@ from flask_openapi.blueprint import APIBlueprint
 from ovsnet import model
 
 from .pages import cut, link
-from .resource import UseCases, answer, chosen, new_blueprint, no_content
+from .resource import UseCases, answer, changes_too, chosen, looks_of, new_blueprint, no_content
 from .schemas import Change, Endpoint, EndpointCreate, EndpointQuery, EndpointRef, Endpoints, EndpointUpdate
 
 _RENDERED = 20_000  # endpoints whose JSON is kept, about a kilobyte each
@@ -66,8 +66,10 @@ def create_blueprint(controller: UseCases) -> APIBlueprint:
 
     @blueprint.patch("/<uuid>", responses={200: Endpoint})
     def change_endpoint(path: EndpointRef, body: EndpointUpdate, query: Change) -> Response:
-        """Put an endpoint in quarantine, where nothing passes to or from it, or let it out."""
-        endpoint = chosen(controller, query).quarantine(path.uuid, on=body.quarantined)
+        """Change an endpoint while traffic goes on: quarantine, VLAN tag, limits, published ports."""
+        if body.take_from:
+            changes_too("endpoints", body.take_from, looks_of(controller)["endpoints"])
+        endpoint = chosen(controller, query).change_endpoint(path.uuid, body.change())
         return answer(Endpoint.of(endpoint, controller.network(endpoint.network)))
 
     @blueprint.delete("/<uuid>", responses={204: None})

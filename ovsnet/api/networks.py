@@ -12,7 +12,17 @@ from ovsnet.jobs import Jobs
 from .jobs import begin
 from .pages import cut, link
 from .resource import UseCases, answer, chosen, new_blueprint, no_content, render
-from .schemas import Change, Network, NetworkCreate, NetworkDeleteQuery, NetworkQuery, Networks, Operation, Ref
+from .schemas import (
+    Change,
+    Network,
+    NetworkCreate,
+    NetworkDeleteQuery,
+    NetworkQuery,
+    Networks,
+    NetworkUpdate,
+    Operation,
+    Ref,
+)
 
 
 def create_blueprint(controller: UseCases, jobs: Jobs) -> APIBlueprint:
@@ -46,6 +56,14 @@ def create_blueprint(controller: UseCases, jobs: Jobs) -> APIBlueprint:
     def show_network(path: Ref) -> Response:
         """One network."""
         return answer(render(controller, controller.network(path.ref)))
+
+    @blueprint.patch("/<ref>", responses={200: Network})
+    def change_network(path: Ref, body: NetworkUpdate, query: Change) -> Response:
+        """Give a network another VLAN tag while traffic goes on."""
+        cases, network = chosen(controller, query), controller.network(path.ref)
+        if body.vlan is not None:
+            network = cases.change_network(network.uuid, body.vlan)
+        return answer(render(controller, network))
 
     @blueprint.delete("/<ref>", responses={202: Operation, 204: None})
     def delete_network(path: Ref, query: NetworkDeleteQuery) -> Response:

@@ -121,6 +121,13 @@ Container = Annotated[str, _text(check_container_id), _schema("Container ID as i
 Interface = Annotated[str, _text(check_ifname), _schema("Name of a network interface", "eth0")]
 Mac = Annotated[str, _text(check_mac), _schema("Unicast MAC address", "02:00:00:00:00:01")]
 Vlan = Annotated[int, AfterValidator(_by(model.check_tag)), Field(json_schema_extra={"minimum": 0, "maximum": 4094})]
+Published = Annotated[
+    model.PublishedPort,
+    _text(model.PublishedPort.parse),
+    _schema(
+        "Protocol, port of the host and port of the container, or with an address tcp/192.0.2.1/8080/80", "tcp/8080/80"
+    ),
+]
 Origin = Annotated[
     model.Origin, PlainValidator(_origin), WithJsonSchema({"type": "string", "enum": [*map(str, model.Origin)]})
 ]
@@ -717,10 +724,50 @@ class Network(BaseModel):
         )
 
 
-class EndpointUpdate(_Request):
-    """What to change of an endpoint."""
+class NetworkUpdate(_Request):
+    """What to change of a network; absent keys stay."""
 
-    quarantined: bool = Field(description="Whether nothing passes to and from it; it keeps its addresses")
+    vlan: Vlan | None = Field(None, description="Its VLAN tag, 0 for untagged; endpoints with one of their own keep it")
+
+
+class BandwidthUpdate(_Request):
+    """Limits as the container sees them; absent keys stay, 0 is no limit."""
+
+    ingress_rate: int | None = Field(None, ge=0, le=model.MAX_RATE, description="Bits per second that it receives")
+    ingress_burst: int | None = Field(None, ge=0, le=model.MAX_RATE, description="Bits")
+    egress_rate: int | None = Field(None, ge=0, le=model.MAX_RATE, description="Bits per second that it sends")
+    egress_burst: int | None = Field(None, ge=0, le=model.MAX_RATE, description="Bits")
+
+
+class EndpointUpdate(_Request):
+    """What to change of an endpoint while traffic goes on; absent keys stay."""
+
+    quarantined: bool | None = Field(None, description="Whether nothing passes to and from it; it keeps its addresses")
+    vlan: Vlan | None = Field(
+        None, description="A VLAN tag of its own, 0 for untagged; null: that of its network again"
+    )
+    bandwidth: BandwidthUpdate | None = Field(None, description="Other limits; null: none")
+    published: list[Published] | None = Field(None, description="Instead of the old ones")
+    take_from: Text | None = Field(
+        None,
+        description="UUID of an endpoint that loses those of its published ports which this one gets, at the same instant; "
+        "without `published` all that it has",
+    )
+
+    def change(self) -> model.EndpointChange:
+        """The same in the vocabulary."""
+        limits: dict[str, int] | None = None
+        if "bandwidth" in self.model_fields_set:
+            none = dict.fromkeys(BandwidthUpdate.model_fields, 0)
+            limits = none if self.bandwidth is None else self.bandwidth.model_dump(exclude_none=True)
+        return model.EndpointChange(
+            quarantined=self.quarantined,
+            tag=self.vlan,
+            network_tag=self.vlan is None and "vlan" in self.model_fields_set,
+            bandwidth=limits,
+            published=None if self.published is None else tuple(self.published),
+            take_from=self.take_from or "",
+        )
 
 
 class Owner(BaseModel):
@@ -745,7 +792,8 @@ class Endpoint(BaseModel):
     owner: Owner
     addresses: list[str] = Field(description="With prefix lengths")
     mac: str
-    vlan: int
+    vlan: int = Field(description="0 means untagged")
+    own_vlan: int | None = Field(description="Its own VLAN tag; null: it has that of its network")
     bridge: str
     port: str = Field(description="The switch port, in the host's namespace")
     link: str = Field(description="The container's link as ovsnet made it")
@@ -781,7 +829,8 @@ class Endpoint(BaseModel):
             ),
             addresses=[str(address) for address in endpoint.addresses],
             mac=endpoint.mac,
-            vlan=network.tag,
+            vlan=endpoint.tag_on(network),
+            own_vlan=endpoint.own_tag,
             bridge=network.bridge,
             port=endpoint.port,
             link=endpoint.link,

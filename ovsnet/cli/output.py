@@ -85,6 +85,11 @@ def print_sheet(values: Mapping[str, object]) -> None:
     _render(None, [[key, _cell(value, separator)] for key, value in values.items()])
 
 
+def in_words(value: object) -> str:
+    """A value as a table has it, on one line."""
+    return _cell(value, ",")
+
+
 def _cell(value: object, separator: str) -> str:
     if value is None or value in ("", [], {}):
         return "-"

@@ -12,7 +12,7 @@ from ovsnet.model import ANTI_SPOOFING
 
 from .completion import known
 from .listing import print_list, watch_option
-from .output import Column, print_json, print_sheet
+from .output import Column, in_words, print_json, print_sheet
 from .progress import finish
 from .session import Session, for_each, options
 
@@ -273,6 +273,19 @@ def network_create(
     _show(session, made)
 
 
+@network.command("set")
+@click.argument("name", shell_complete=known("network"))
+@click.option("--vlan", metavar="N", type=int, required=True, help="VLAN tag, 0 for untagged.")
+@click.option("--dry-run", is_flag=True, help="Tell what would change, and change nothing.")
+@options
+@click.pass_obj
+def network_set(session: Session, name: str, vlan: int, dry_run: bool) -> None:
+    """Give a network another VLAN tag while traffic goes on."""
+    client = session.client()
+    before = client.network(name)
+    _changed(session, before, client.change_network(before["id"], vlan=vlan, dry_run=dry_run), dry_run=dry_run)
+
+
 @network.command("rm")
 @click.option("--force", is_flag=True, help="Take all endpoints off them first, whoever they belong to.")
 @_names("network")
@@ -393,6 +406,81 @@ def endpoint_quarantine(session: Session, ids: tuple[str, ...], off: bool) -> No
         client.quarantine(uuid_of(client, ref), on=not off)
 
     for_each(ids, change, session)
+
+
+@endpoint.command("set")
+@click.argument("id", shell_complete=known("endpoint"))
+@click.option("--vlan", metavar="N", type=int, help="Have a VLAN of its own, 0 for untagged.")
+@click.option("--network-vlan", is_flag=True, help="Have its network's VLAN again.")
+@click.option("--ingress-rate", metavar="BITS", help="Receive no more a second; with k, M or G, or none.")
+@click.option("--ingress-burst", metavar="BITS", help="In bursts of so much.")
+@click.option("--egress-rate", metavar="BITS", help="Send no more a second; with k, M or G, or none.")
+@click.option("--egress-burst", metavar="BITS", help="In bursts of so much.")
+@click.option("--no-rate", is_flag=True, help="Receive and send as much as there is.")
+@click.option(
+    "--publish", metavar="P", multiple=True, help="Have these ports, such as tcp/8080/80, instead of the old."
+)
+@click.option("--unpublish", is_flag=True, help="Have no ports of the host.")
+@click.option("--take-from", metavar="ID", help="Take them, or all, from this endpoint at the same instant.")
+@click.option("--dry-run", is_flag=True, help="Tell what would change, and change nothing.")
+@options
+@click.pass_obj
+def endpoint_set(
+    session: Session,
+    /,
+    id: str,  # noqa: A002  # the argument's name in the usage line
+    vlan: int | None,
+    network_vlan: bool,
+    no_rate: bool,
+    publish: tuple[str, ...],
+    unpublish: bool,
+    take_from: str | None,
+    dry_run: bool,
+    **rates: str | None,
+) -> None:
+    """Change an endpoint while traffic goes on: VLAN, limits, published ports."""
+    from ovsnet.docker_options import bits  # noqa: PLC0415  # slow
+
+    limits = {
+        name: bits(text, f"--{name.replace('_', '-')}") if text != "none" else 0
+        for name, text in rates.items()
+        if text is not None
+    }
+    for one, other, names in (
+        (vlan is not None, network_vlan, "--vlan and --network-vlan"),
+        (bool(limits), no_rate, "rates and --no-rate"),
+        (bool(publish or take_from), unpublish, "ports and --unpublish"),
+    ):
+        if one and other:
+            raise InvalidRequest(f"{names} contradict each other", hint="give one of them")
+    client = session.client()
+    changes: dict[str, Any] = {}
+    if vlan is not None or network_vlan:
+        changes["vlan"] = vlan
+    if limits or no_rate:
+        changes["bandwidth"] = limits or None
+    if publish or unpublish:
+        changes["published"] = list(publish)
+    if take_from is not None:
+        changes["take_from"] = uuid_of(client, take_from)
+    if not changes:
+        raise InvalidRequest("nothing is to be changed", hint="see `ovsnet endpoint set --help`")
+    uuid = uuid_of(client, id)
+    before = client.endpoint(uuid)
+    _changed(session, before, client.change_endpoint(uuid, dry_run=dry_run, **changes), dry_run=dry_run)
+
+
+def _changed(session: Session, before: Network | Endpoint, after: Network | Endpoint, *, dry_run: bool) -> None:
+    """What has changed, or would: all of the thing for machines, for people what differs."""
+    if session.json or session.output == "name":
+        _show(session, after)
+        return
+    differing = [(key, value, after.get(key)) for key, value in before.items() if after.get(key) != value]
+    for key, was, now in differing:
+        if key != "labels":
+            click.echo(f"{key}: {in_words(was)} -> {in_words(now)}")
+    if not differing:
+        click.echo("nothing changes" if dry_run else "nothing has changed")
 
 
 def _show(session: Session, thing: Pool | Network | Endpoint) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import InvalidNetns, OvsnetError
-from ..model import QUARANTINED, Origin, OwnerKind, PortRole, endpoint_key
+from ..model import OWN_TAG, QUARANTINED, Origin, OwnerKind, PortRole, endpoint_key
 from ..nat.rules import table_name
 from .host import STATE, SWITCH, Host, Row
 from .trouble import Trouble, error, warning
@@ -137,18 +137,17 @@ def mtu(host: Host) -> Iterator[Trouble]:
 def port_wrong(host: Host) -> Iterator[Trouble]:
     """A tag is what keeps networks apart."""
     networks = {row["_uuid"]: row for row in host.rows(STATE, "Network")}
+    endpoints = host.rows(STATE, "Endpoint")
+    own = {row["_uuid"]: int(row["labels"][OWN_TAG]) for row in endpoints if OWN_TAG in row["labels"]}
     for port in _ports(host).values():
         network = networks.get(port["external_ids"].get("ovsnet-network", ""))
         if network is None:
             continue
         has, name = _one(port["tag"]) or 0, port["name"]
-        if has != network["tag"]:
-            remedy = (
-                f"`ovs-vsctl set Port {name} tag={network['tag']}`"
-                if network["tag"]
-                else f"`ovs-vsctl clear Port {name} tag`"
-            )
-            yield error(f"port {name} of network {network['name']} has VLAN {has}, not {network['tag']}", remedy)
+        wanted = own.get(port["external_ids"].get("ovsnet-endpoint", ""), network["tag"])
+        if has != wanted:
+            remedy = f"`ovs-vsctl set Port {name} tag={wanted}`" if wanted else f"`ovs-vsctl clear Port {name} tag`"
+            yield error(f"port {name} of network {network['name']} has VLAN {has}, not {wanted}", remedy)
         if port["bridge"] != network["bridge"]:
             yield error(
                 f"port {name} of network {network['name']} is on bridge {port['bridge']}, not {network['bridge']}",

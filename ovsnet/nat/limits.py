@@ -7,7 +7,7 @@ Open vSwitch's own ingress policing needs act_police and a classifier in the ker
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..names import DeviceNames
@@ -50,6 +50,11 @@ class Limits:
     def devices(self) -> frozenset[str]:
         """The devices that are limited; a kernel may keep the limit of one that has gone."""
         return frozenset(entry["chain"]["name"] for entry in self._entries() if "chain" in entry)
+
+    def in_force(self, wanted: Mapping[str, tuple[int, int]]) -> frozenset[str]:
+        """The devices of `devices`, without those whose limit is another than `wanted` says (rate and burst)."""
+        rules = {entry["rule"]["chain"]: entry["rule"]["expr"][0] for entry in self._entries() if "rule" in entry}
+        return frozenset(one for one in rules if one not in wanted or rules[one] == _limit(*wanted[one]))
 
     def is_set(self, device: str, rate: int, burst: int) -> bool:
         """Whether exactly this limit is in place."""

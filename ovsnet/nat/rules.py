@@ -108,6 +108,13 @@ class Rules:
         """Undo `publish`, all or none; Unavailable if one is not there."""
         self._apply(self._elements("delete", forwardings))
 
+    def replace(self, gone: Iterable[Forwarding], now: Iterable[Forwarding]) -> None:
+        """`unpublish` and `publish` in one: no packet finds neither of a port's old and new ends, or one of each.
+
+        Unavailable if one of `gone` is not there, or one of `now` leads elsewhere.
+        """
+        self._apply([*self._elements("delete", gone), *self._elements("add", now)])
+
     def unload(self) -> None:
         """Remove the table; a missing one is success."""
         self._apply(self._removal())

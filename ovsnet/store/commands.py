@@ -586,11 +586,13 @@ class Attach(StoreCommand):
                 )
 
 
-def claim_published(view: View, txn: Transaction, node: str, ports: Sequence[PublishedPort], but: str = "") -> None:
-    """PortInUse if a port is published already on this node, other than by the endpoint `but` (a uuid), or twice."""
+def claim_published(
+    view: View, txn: Transaction, node: str, ports: Sequence[PublishedPort], but: Collection[str] = ()
+) -> None:
+    """PortInUse if a port is published already on this node, other than by the endpoints `but` (uuids), or twice."""
     if not ports:
         return
-    gone = {but, *txn.scratch.get("detached", ())}
+    gone = {*but, *txn.scratch.get("detached", ())}
     claimed: list[PublishedPort] = txn.scratch.setdefault(f"published on {node}", [])
     here = (one for one in view.endpoints.values() if one.published and one.node == node)
     taken = [*claimed, *(port for one in here if one.uuid not in gone for port in one.published)]
@@ -617,7 +619,7 @@ class SetPublished(StoreCommand):
         row, endpoint = self.row("Endpoint", self.uuid), self.view.endpoints.get(self.uuid)
         if row is None or endpoint is None or self.uuid in txn.scratch.get("detached", ()):
             raise EndpointNotFound(f"endpoint {self.uuid} does not exist any more")
-        claim_published(self.view, txn, endpoint.node, self.ports, self.uuid)
+        claim_published(self.view, txn, endpoint.node, self.ports, {self.uuid})
         if set(endpoint.published) != set(self.ports):
             row.published = [str(one) for one in self.ports]
 

@@ -103,7 +103,7 @@ def rarely(endpoint: Endpoint) -> dict[str, Any]:
     columns = {
         "labels": dict(endpoint.labels),
         "published": [str(one) for one in endpoint.published],
-        "bandwidth": {key: value for key, value in dataclasses.asdict(endpoint.bandwidth).items() if value},
+        "bandwidth": bandwidth(endpoint.bandwidth),
         "trunk": list(endpoint.trunk),
         "config": endpoint.config,
         "aliases": list(endpoint.aliases),
@@ -111,6 +111,11 @@ def rarely(endpoint: Endpoint) -> dict[str, Any]:
         "wiring": endpoint.wiring,
     }
     return {column: value for column, value in columns.items() if value}
+
+
+def bandwidth(limits: Bandwidth) -> dict[str, int]:
+    """Limits as a column, without those that are none."""
+    return {key: value for key, value in dataclasses.asdict(limits).items() if value}
 
 
 def address(value: int, *, ipv6: bool) -> IPAddress:

@@ -29,7 +29,7 @@ from ..model import (
 )
 from ..names import mac_for
 from ..ovsdb import Command, Counts, Engine, Rehearsal, schema_helper
-from . import commands, pool_commands, rows
+from . import alter_commands, commands, pool_commands, rows
 from .view import Observer, StoreIdl, View
 
 DATABASE = "OVSNet"
@@ -463,6 +463,16 @@ class Store:
         """Add or take away ids under which Docker knows a network; NetworkNotFound."""
         self._one(commands.SetDockerIds(self, uuid, add=add, remove=remove))
 
+    def set_network_tag(self, uuid: str, tag: int) -> Network:
+        """Give a network another VLAN tag; the same again is success. TagInUse, Conflict, NetworkNotFound."""
+        result: Network = self._one(alter_commands.SetNetworkTag(self, uuid, tag), alone=True)
+        return result
+
+    def watch_tags(self, told: Callable[[], None]) -> None:
+        """Have `told` called whenever a network may have got another VLAN tag; by the engine's thread: it must be quick."""
+        with self._engine.lock:
+            self.view.watch_tags(told)
+
     def delete_network(
         self, uuid: str, pools: Collection[str] = (), gateways: Sequence[tuple[Pool, IPAddress]] = ()
     ) -> None:
@@ -602,6 +612,14 @@ class Store:
     def set_published(self, uuid: str, ports: Sequence[PublishedPort]) -> Endpoint:
         """Change the published ports of an endpoint; PortInUse, EndpointNotFound."""
         result: Endpoint = self._one(commands.SetPublished(self, uuid, ports))
+        return result
+
+    def alter_endpoint(self, wanted: Endpoint, giver: Endpoint | None = None) -> Endpoint:
+        """Write labels, limits and published ports of `wanted`, and what `giver` has left of its published ports, all or nothing.
+
+        PortInUse, EndpointNotFound.
+        """
+        result: Endpoint = self._one(alter_commands.AlterEndpoint(self, wanted, giver))
         return result
 
     def detach(self, uuid: str, *, leave_to: str | None = None, by: str = "") -> None:

@@ -54,6 +54,7 @@ class View:
         self._avoided: dict[str, dict[int, float]] = {}  # the same, of addresses that somebody unknown answers for
         self._complete = False  # built from all rows; until then the observer is not told of single ones
         self._observer: Observer | None = None
+        self._retagged: Callable[[], None] | None = None
         self._before: dict[tuple[str, int], tuple[Pool, str | None]] = {}  # pool and address -> owner until this update
 
     # -- look-ups -----------------------------------------------------------------------------------------------------
@@ -98,6 +99,10 @@ class View:
     def avoid(self, pool: str, address: int, seconds: float) -> None:
         """Note that somebody unknown has an address: for `seconds` it is given only if there is no other."""
         self._avoided.setdefault(pool, {})[address] = time.monotonic() + seconds
+
+    def watch_tags(self, told: Callable[[], None]) -> None:
+        """Call `told` whenever a network has got another VLAN tag."""
+        self._retagged = told
 
     # -- telling of leases --------------------------------------------------------------------------------------------
 
@@ -170,6 +175,8 @@ class View:
         self._complete = True
         if self._observer is not None:
             self._observer.leases_stand(self._standing())
+        if self._retagged is not None:  # one may have been, while nobody told
+            self._retagged()
 
     def put(self, table: str, row: Any) -> None:
         """Take over a created or changed row."""
@@ -188,7 +195,10 @@ class View:
             self.block_rows[pool_uuid, block.start] = row.uuid
             self._block_of[row.uuid] = (pool_uuid, block.start)
         elif table == "Network":
-            self.networks[uuid] = rows.network(row)
+            network, before = rows.network(row), self.networks.get(uuid)
+            self.networks[uuid] = network
+            if before is not None and before.tag != network.tag and self._retagged is not None:
+                self._retagged()
         elif table == "Endpoint":
             self._drop_endpoint(uuid)
             self.endpoints_turn += 1

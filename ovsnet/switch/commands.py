@@ -36,7 +36,7 @@ CAPTURE = "ovsnet-capture"  # the node; of mirrors and their output ports, which
 # What is read or written, and nothing else: vswitchd refreshes statistics and status every few seconds, which at thousands
 # of ports would keep the replica's thread busy.
 COLUMNS: dict[str, Sequence[str]] = {
-    "Open_vSwitch": ("bridges", "ovs_version"),
+    "Open_vSwitch": ("bridges", "ovs_version", "next_cfg"),
     "Bridge": (
         "name",
         "ports",
@@ -179,6 +179,36 @@ class MendPort(Command):
                 setattr(row, column, value)
 
 
+class RetagPorts(Command):
+    """Give ports of ours other VLANs, those that are missing left out, and have vswitchd note when it has followed.
+
+    `result` is the number that `Open_vSwitch.cur_cfg` reaches then (ovs-vswitchd.conf.db(5)), 0 if nothing differed.
+    """
+
+    def __init__(self, api: Api, ports: Sequence[SwitchPort], node: str) -> None:
+        super().__init__(api)
+        self.ports = ports
+        self.node = node
+
+    def run_idl(self, txn: ovs_idl.Transaction) -> None:
+        """Set what differs. A port whose VLANs change is reconfigured in its place: its device stays as it is."""
+        del txn
+        self.result = 0
+        for port in self.ports:
+            row = self.api.find("Port", port.name)
+            if row is None or owner(row) != self.node:
+                continue
+            for column, value in _vlans(port).items():
+                if getattr(row, column) != value:
+                    row.verify(column)
+                    setattr(row, column, value)
+                    self.result = -1
+        if self.result:
+            (switch,) = self.api.tables["Open_vSwitch"].rows.values()
+            switch.verify("next_cfg")
+            switch.next_cfg = self.result = switch.next_cfg + 1
+
+
 class ClaimPort(Command):
     """Make a spare port an endpoint's. Again for the same endpoint is success."""
 
@@ -245,7 +275,8 @@ class ReturnPorts(Command):
 
 
 class LimitPort(Command):
-    """Limit what comes from a port's device, by a queueing discipline of its own; again, with other values too, is fine.
+    """Limit what comes from a port's device, by a queueing discipline of its own, or with rate 0 no more; again, with other
+    values too, is fine.
 
     For an internal port that is what the device's owner sends: vswitchd shapes what the kernel hands to the device.
     """
@@ -264,6 +295,9 @@ class LimitPort(Command):
             raise NotFound(f"switch port {self.name} does not exist", hint="take another one")
         row.verify("qos")
         _delete_limits(row, self.node)
+        if not self.rate:
+            row.qos = [one for one in row.qos if one.external_ids.get(OWNER) != self.node]
+            return
         qos, queue = (txn.insert(self.api.tables[table]) for table in ("QoS", "Queue"))
         rate = {"max-rate": str(self.rate)}
         # A class of HTB has its burst at its guaranteed rate only.

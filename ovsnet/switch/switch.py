@@ -30,6 +30,7 @@ from .commands import (
     EnsureBridge,
     LimitPort,
     MendPort,
+    RetagPorts,
     ReturnPorts,
     SweepLimits,
     SweepMirrors,
@@ -42,6 +43,7 @@ DATABASE = "Open_vSwitch"
 
 _MODULE = "openvswitch"
 _FAREWELL = 5.0  # seconds for a bridge's device to go; one that stays is somebody else's, of which vswitchd will tell
+_MARGIN = 1.0  # seconds by which the server's own patience ends before ours
 _VSWITCHD_LOCK = "ovs_vswitchd"
 
 
@@ -218,9 +220,27 @@ class Switch:
         """Give a port of ours its tag, trunk and marks back, on the bridge where it is. NotFound if there is none."""
         self._engine.execute(MendPort(self._api, port, self._node))
 
+    def retag_ports(self, ports: Sequence[SwitchPort]) -> None:
+        """Give ports of ours the VLANs that these have, in one transaction, and wait until vswitchd has followed.
+
+        Missing ones are left out. SwitchUnavailable if it does not follow in time: then it will as soon as it can.
+        """
+        (number,) = self._engine.execute(RetagPorts(self._api, ports, self._node))
+        if not number:
+            return
+        # The server waits (RFC 7047, section 5.2.6) until there is no row behind that number.
+        wait = {"op": "wait", "timeout": int(self._timeout * 1000), "table": "Open_vSwitch", "columns": ["cur_cfg"]}
+        wait |= {"where": [["cur_cfg", "<", number]], "until": "==", "rows": []}
+        (answer,) = ask(self._remote, "transact", [DATABASE, wait], self._timeout + _MARGIN, SwitchUnavailable)
+        if "error" in answer:
+            raise SwitchUnavailable(
+                f"ovs-vswitchd has not followed a change of VLAN tags within {self._timeout:.1f} s; it will when it can",
+                hint="check that it runs",
+            )
+
     def limit_port(self, name: str, rate: int, burst: int) -> None:
         """Limit what the owner of a port's device sends, to `rate` bits per second with bursts of `burst` bits (0: vswitchd's
-        own choice). It is gone with the port. NotFound if there is no such port of ours.
+        own choice); rate 0 ends it, as the port's end does. NotFound if there is no such port of ours.
         """
         self._engine.execute(LimitPort(self._api, name, rate, burst, self._node))
 

@@ -21,6 +21,7 @@ from ovsnet.errors import (
     AddressInUse,
     AddressNotInPool,
     AlreadyExists,
+    Conflict,
     EndpointNotFound,
     Exhausted,
     InUse,
@@ -29,10 +30,12 @@ from ovsnet.errors import (
     PoolExhausted,
     PoolNotFound,
     PoolOverlap,
+    PortInUse,
     TagInUse,
 )
 from ovsnet.model import (
     AddressRange,
+    Bandwidth,
     Endpoint,
     IPAddress,
     LeaseOwner,
@@ -40,6 +43,7 @@ from ovsnet.model import (
     Origin,
     OwnerKind,
     Pool,
+    PublishedPort,
 )
 from ovsnet.names import mac_for
 from ovsnet.store import StateServer, Store, commands
@@ -558,6 +562,52 @@ def test_columns_of_an_endpoint_are_changed(store: Store) -> None:
     one = store.attach(endpoint(made))
     after = store.set_endpoint(one.uuid, sandbox="/other", link="l1", port="p2", labels={"a": "b"})
     assert after == replace(one, sandbox="/other", link="l1", port="p2", labels={"a": "b"}) == store.endpoint(one.uuid)
+
+
+def test_published_ports_move_from_one_endpoint_to_another(store: Store) -> None:
+    made = joined(store, pool())
+    web, dns, other = map(PublishedPort.parse, ("tcp/80/8080", "udp/53/53", "tcp/81/8081"))
+    blue = store.attach(endpoint(made, "blue", published=(web, dns)))
+    green = store.attach(endpoint(made, "green", published=(other,)))
+    with pytest.raises(PortInUse):
+        store.alter_endpoint(replace(green, published=(web, other)))
+    with pytest.raises(PortInUse):  # it keeps what it is said to give
+        store.alter_endpoint(replace(green, published=(web, other)), blue)
+    assert store.endpoints() == [blue, green]
+    wanted = replace(green, published=(web, other), labels={"a": "b"}, bandwidth=Bandwidth(egress_rate=9))
+    left = replace(blue, published=(dns,))
+    assert store.rehearsal().alter_endpoint(wanted, left) == wanted
+    assert store.endpoints() == [blue, green]
+    with pytest.raises(EndpointNotFound):
+        store.alter_endpoint(wanted, replace(left, uuid=str(uuid4())))
+    assert store.alter_endpoint(wanted, left) == replace(wanted, published=tuple(sorted(wanted.published, key=str)))
+    assert store.alter_endpoint(wanted, left).bandwidth == Bandwidth(egress_rate=9)
+    assert store.endpoint(blue.uuid) == left
+    assert store.alter_endpoint(replace(wanted, labels={}, bandwidth=Bandwidth())).bandwidth == Bandwidth()
+    store.detach(green.uuid)
+    with pytest.raises(EndpointNotFound):
+        store.alter_endpoint(wanted)
+
+
+def test_a_network_gets_another_tag(connect: Connect) -> None:
+    store, other = connect("a"), connect("b")
+    told = threading.Event()
+    other.watch_tags(told.set)
+    made, second = joined(store, pool()), joined(store, name="second")
+    store.attach(endpoint(second, trunk=(50,)))
+    wait_until(lambda: len(other.networks()) == 2, "the other has them")
+    assert not told.is_set()
+    with pytest.raises(TagInUse):
+        store.set_network_tag(made.uuid, second.tag)
+    with pytest.raises(Conflict, match="trunk"):
+        store.set_network_tag(second.uuid, 77)
+    assert store.rehearsal().set_network_tag(made.uuid, 77).tag == 77
+    assert store.set_network_tag(made.uuid, made.tag) == made
+    assert store.set_network_tag(made.uuid, 77) == replace(made, tag=77)
+    assert told.wait(10)
+    assert other.network(made.uuid).tag == 77
+    with pytest.raises(NetworkNotFound):
+        store.set_network_tag(str(uuid4()), 78)
 
 
 def test_addresses_are_adopted_from_docker_and_left_to_it(store: Store) -> None:

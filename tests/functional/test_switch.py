@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -334,6 +335,10 @@ def test_limits_come_and_go_with_their_port(switch: Switch, connect: Callable[..
     assert rows() == (3, 2)
     found = {one.name: (one.rate, one.burst) for one in switch.ports()}
     assert found == {port().name: (8000, 800), "onp2": (9000, 90)}
+    switch.limit_port(port().name, 0, 0)
+    switch.limit_port(port().name, 0, 0)
+    assert rows() == (2, 1)
+    switch.limit_port(port().name, 8000, 800)
     done(switch.del_ports([port().name]))
     assert rows() == (2, 1)
     vsctl("del-port", "onp2")
@@ -343,6 +348,30 @@ def test_limits_come_and_go_with_their_port(switch: Switch, connect: Callable[..
     switch.sweep_limits()
     switch.sweep_limits()
     assert rows() == (1, 0)
+
+
+def test_tags_change_in_one_transaction_and_vswitchd_is_waited_for(
+    switch: Switch, connect: Callable[..., Switch], vsctl: Vsctl
+) -> None:
+    one, two, foreign = port(), port("onp2", tag=0), port("onp3")
+    done(switch.add_ports([one, two]))
+    done(connect("node2").add_ports([foreign]))
+    wanted = [replace(each, tag=9) for each in (one, two, foreign, port("onp4"))]
+    before = int(vsctl("get", "Open_vSwitch", ".", "next_cfg"))
+    with ThreadPoolExecutor(1) as threads:
+        changing = threads.submit(switch.retag_ports, wanted)
+        wait_until(lambda: int(vsctl("get", "Open_vSwitch", ".", "next_cfg")) == before + 1, "it is written")
+        assert not changing.done()
+        vsctl("set", "Open_vSwitch", ".", f"cur_cfg={before + 1}")  # as vswitchd does
+        changing.result(10)
+    assert {each.name: each.tag for each in switch.ports()} == {one.name: 9, two.name: 9}
+    assert vsctl("get", "Port", foreign.name, "tag") == "7"
+    switch.retag_ports(wanted)  # nothing differs
+    assert int(vsctl("get", "Open_vSwitch", ".", "next_cfg")) == before + 1
+    impatient = connect(timeout=0.5)
+    with pytest.raises(SwitchUnavailable, match="has not followed"):
+        impatient.retag_ports([replace(one, tag=0)])
+    assert vsctl("get", "Port", one.name, "tag") == "[]"
 
 
 def test_a_port_gets_its_vlans_and_marks_back(switch: Switch, connect: Callable[..., Switch], vsctl: Vsctl) -> None:

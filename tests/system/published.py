@@ -4,7 +4,11 @@ and another machine (the fixture `outside`).
 
 from __future__ import annotations
 
-from tests.harness import Netns
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.harness import Netns, wait_until
 
 PYTHON = "/usr/bin/python3"
 OUTSIDE, HOST = "192.0.2.2", "192.0.2.1"
@@ -42,6 +46,19 @@ try:
 except OSError as error:
     print(type(error).__name__)
 """
+
+
+@contextmanager
+def serving(where: Netns, name: str, port: int, kind: str = "SOCK_STREAM") -> Iterator[None]:
+    """A server there, by that name."""
+    argv = where.argv(PYTHON, "-ISc", SERVER, name, kind, str(port))
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL) as server:
+        try:
+            flag = "-Hltn" if kind == "SOCK_STREAM" else "-Hlun"
+            wait_until(lambda: f":{port} " in where.run("ss", flag).stdout, "the server listens")
+            yield
+        finally:
+            server.kill()
 
 
 def ask(where: Netns, address: str, port: int, kind: str = "SOCK_STREAM", *, own: int = 0) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness import CniResult, Netns, Stack, wait_until
 from tests.system.containers import Pod
-from tests.system.published import HOST, HOST6, OUTSIDE, OUTSIDE6, SERVER, ask
+from tests.system.published import HOST, HOST6, OUTSIDE, OUTSIDE6, SERVER, ask, serving
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -28,11 +28,7 @@ def serve() -> Iterator[Serve]:
     with ExitStack() as undo:
 
         def start(pod: Pod, name: str, port: int, kind: str = "SOCK_STREAM") -> None:
-            argv = pod.netns.argv(PYTHON, "-ISc", SERVER, name, kind, str(port))
-            server = undo.enter_context(subprocess.Popen(argv, stdin=subprocess.DEVNULL))
-            undo.callback(server.kill)
-            flag = "-Hltn" if kind == "SOCK_STREAM" else "-Hlun"
-            wait_until(lambda: f":{port} " in pod.netns.run("ss", flag).stdout, "the server listens")
+            undo.enter_context(serving(pod.netns, name, port, kind))
 
         yield start
 

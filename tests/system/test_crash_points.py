@@ -268,6 +268,73 @@ class GivenBack(Detached):
         return self.world.stack.conf(NETWORK)
 
 
+class Altered(Attached):
+    """A container that stands gets a VLAN of its own, other limits and another published port."""
+
+    POINTS = (Point.ALTER_WRITTEN, Point.ALTER_TAGGED, Point.ALTER_LIMITED, Point.ALTER_PUBLISHED)
+    OTHER: ClassVar[int] = PORT + 1
+    CHANGES: ClassVar[dict[str, Any]] = {
+        "vlan": 3999,
+        "bandwidth": {"ingress_rate": 0, "egress_rate": 10**7},
+        "published": [f"tcp/{OTHER}/80"],
+    }
+
+    def prepare(self) -> None:
+        assert self.add(self.space(0))
+
+    def row(self) -> dict[str, Any]:
+        """The endpoint as the API shows it."""
+        return next(row for row in self.world.endpoints() if row["container"] == "crashed")
+
+    def act(self) -> object:
+        return self.world.api.change_endpoint(self.row()["id"], **self.CHANGES)
+
+    def standing(self) -> object:
+        """Written before anything else: whoever comes next finishes it, without being asked."""
+        row = self.row()
+        assert (row["own_vlan"], row["published"]) == (3999, self.CHANGES["published"])
+        wait_until(self.done, "it is finished")
+        return row
+
+    def done(self) -> bool:
+        """Whether switch and packet filter have it."""
+        vsctl, rules = self.world.stack.ovs.vsctl, self.world.stack.host.run("nft", "list", "ruleset").stdout
+        rates = vsctl("--bare", "--columns=other_config", "list", "Queue")
+        return (
+            vsctl("get", "Port", self.row()["port"], "tag") == "3999"
+            and "max-rate=10000000" in rates
+            and "max-rate=100000000" not in rates
+            and "limit rate over" not in rules
+            and f" {self.OTHER} : " in rules
+            and f" {PORT} : " not in rules
+        )
+
+    def works(self) -> None:
+        assert self.done()
+        assert not self.witness.pings(self.world.addresses("crashed")[0], wait=0.3)
+
+
+class Retagged(Attached):
+    """The network that a container and its gateway are on gets another VLAN tag."""
+
+    POINTS = (Point.RETAG_WRITTEN, Point.RETAG_PORTS)
+
+    def prepare(self) -> None:
+        assert self.add(self.space(0))
+        self.tag = 4000 if self.world.api.network(NETWORK)["vlan"] == 4001 else 4001
+
+    def act(self) -> object:
+        return self.world.api.change_network(NETWORK, vlan=self.tag)["vlan"]
+
+    def standing(self) -> object:
+        wait_until(lambda: self.world.api.check()["ok"], "it is finished")
+        return self.world.api.network(NETWORK)["vlan"]
+
+    def works(self) -> None:
+        super().works()
+        assert self.space(0).pings("10.71.0.1")
+
+
 class Addresses(Case):
     """The IPAM plugin beside another main plugin."""
 
@@ -499,6 +566,8 @@ CASES = (
     AttachedAgain,
     Detached,
     GivenBack,
+    Altered,
+    Retagged,
     Addresses,
     AddressesTaken,
     DockerPools,

@@ -11,7 +11,7 @@ import pytest
 
 from cni.errors import ERROR_CODES
 from ovsnet.client import Client
-from ovsnet.errors import PoolExhausted
+from ovsnet.errors import InvalidRequest, PoolExhausted
 from tests.harness import Netns, Ovs, Stack, wait_until
 
 AT_ONCE = 32
@@ -124,3 +124,27 @@ def _take_all_back(stack: Stack, second: Stack, pool: str) -> None:
         second.docker_call("IpamDriver.ReleaseAddress", PoolID=pool, Address=lease["address"])
     wait_until(lambda: [one["owner"]["kind"] for one in client.leases("tight")] == ["gateway"], "they are released")
     stack.cli("network", "rm", "tight")
+
+
+@pytest.mark.whole
+def test_a_network_gets_another_tag_on_all_hosts(stack: Stack, second: Stack, netns: Callable[[], Netns]) -> None:
+    here, there = Client(str(stack.socket)), Client(str(second.socket))
+    made = here.create_network("moved", subnets=["10.67.0.0/24"])
+    space = netns()
+    assert second.cni("ADD", "far", space, second.conf("moved")).ok
+    (row,) = there.endpoints("moved")
+    with pytest.raises(InvalidRequest, match=second.prefix):
+        here.change_endpoint(row["id"], vlan=7)
+    new = 3999 if made["vlan"] == 4000 else 4000
+
+    def followed() -> bool:
+        tagged = second.ovs.vsctl("--bare", "--columns=name", "find", "Port", f"tag={new}").split()
+        old = second.ovs.vsctl("--bare", "--columns=name", "find", "Port", f"tag={made['vlan']}").split()
+        return row["port"] in tagged and not old  # the spares, too
+
+    here.change_network("moved", vlan=new)
+    wait_until(followed, "the other host follows", 30)  # what was attached a moment ago is left alone at first
+    assert space.pings("10.67.0.1")
+    assert there.check()["ok"]
+    assert second.cni("DEL", "far", space, second.conf("moved")).ok
+    here.delete_network("moved")

@@ -146,6 +146,7 @@ def test_network_and_endpoint(api: FlaskClient, controller: FakeController) -> N
         "addresses": ["fd00:1::2/64", "10.1.0.2/24"],
         "mac": "02:00:00:00:00:0a",
         "vlan": 0,
+        "own_vlan": None,
         "bridge": "ovsbr0",
         "port": "onp0123456789",
         "link": "eth0",

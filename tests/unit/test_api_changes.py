@@ -341,6 +341,52 @@ def test_an_endpoint_is_changed(api: FlaskClient) -> None:
     assert api.patch(path, json={"quarantined": False}, headers={"If-Match": "*"}).get_json() == made
 
 
+def test_an_endpoint_is_changed_while_it_works(api: FlaskClient) -> None:
+    api.post("/v1/networks", json={"name": "n", "vlan": 7})
+    blue, green = attach(api, "n", "blue"), attach(api, "n", "green")
+    path, anything = f"/v1/endpoints/{green['id']}", {"If-Match": "*"}
+
+    def patch(**changes: Any) -> Json:
+        answer = api.patch(path, json=changes, headers=anything)
+        assert answer.status_code == 200, answer.get_json()
+        changed: Json = answer.get_json()
+        return changed
+
+    assert patch() == green
+    changed = patch(vlan=9, bandwidth={"egress_rate": 100, "egress_burst": 10})
+    assert (changed["vlan"], changed["own_vlan"]) == (9, 9)
+    assert patch(bandwidth={"egress_burst": 0})["bandwidth"] == {"egress_rate": 100}
+    assert patch(bandwidth=None)["bandwidth"] == {}
+    assert patch(vlan=0)["own_vlan"] == 0
+    assert patch(vlan=None) == green
+    api.patch(f"/v1/endpoints/{blue['id']}", json={"published": ["tcp/80/80"]}, headers=anything)
+    assert patch(published=["tcp/80/80"], take_from=blue["id"])["published"] == ["tcp/80/80"]
+    told = {one["path"]: one for one in api.get("/v1/audit?limit=2").get_json()}
+    assert told[path]["after"]["published"] == ["tcp/80/80"]
+    giver = told[f"/v1/endpoints/{blue['id']}"]
+    assert (giver["before"]["published"], giver["after"]["published"]) == (["tcp/80/80"], [])
+    for wrong in (
+        {"vlan": 4095},
+        {"bandwidth": {"rate": 1}},
+        {"published": ["80:80"]},
+        {"bandwidth": {"egress_rate": -1}},
+    ):
+        assert api.patch(path, json=wrong, headers=anything).status_code == 400
+    assert api.patch(path, json={"take_from": "nobody"}, headers=anything).status_code == 404
+
+
+def test_a_network_gets_another_tag(api: FlaskClient) -> None:
+    made = api.post("/v1/networks", json={"name": "n", "vlan": 7}).get_json()
+    assert api.patch("/v1/networks/n", json={"vlan": 8}).status_code == 428
+    tag = api.get("/v1/networks/n").headers["ETag"]
+    assert api.patch("/v1/networks/n?dry_run=1", json={"vlan": 8}, headers={"If-Match": tag}).get_json()["vlan"] == 8
+    assert api.get("/v1/networks/n").get_json() == made
+    assert api.patch("/v1/networks/n", json={}, headers={"If-Match": tag}).get_json() == made
+    assert api.patch("/v1/networks/n", json={"vlan": 8}, headers={"If-Match": tag}).get_json() == made | {"vlan": 8}
+    assert api.patch("/v1/networks/n", json={"vlan": 9}, headers={"If-Match": tag}).status_code == 412
+    assert api.patch("/v1/networks/n", json={"mtu": 9}, headers={"If-Match": "*"}).status_code == 400
+
+
 # -- long work --------------------------------------------------------------------------------------------------------
 
 

@@ -77,6 +77,50 @@ def rows(result: Result) -> list[list[str]]:
     return [line.split() for line in result.stdout.splitlines()]
 
 
+def test_what_works_is_changed(run: Run, path: str) -> None:
+    client = Client(path)
+    client.create_network("n", vlan=7)
+    first, second = (client.create_endpoint("n", name, "eth0", "/ns")["id"] for name in ("one", "two"))
+    told = run("endpoint", "set", first[:12], "--vlan", "9", "--egress-rate", "1.5M", "--dry-run").stdout
+    assert told.splitlines() == ["vlan: 7 -> 9", "own_vlan: - -> 9", "bandwidth: - -> egress_rate=1500000"]
+    assert client.endpoint(first)["vlan"] == 7
+    run(
+        "endpoint",
+        "set",
+        first,
+        "--vlan",
+        "9",
+        "--egress-rate",
+        "1.5M",
+        "--publish",
+        "tcp/80/80",
+        "--publish",
+        "udp/53/53",
+    )
+    shown = client.endpoint(first)
+    assert (shown["own_vlan"], shown["published"]) == (9, ["tcp/80/80", "udp/53/53"])
+    assert json.loads(run("endpoint", "set", first, "--egress-rate", "none", "-o", "json").stdout)["bandwidth"] == {}
+    assert run("endpoint", "set", first, "--network-vlan").stdout.splitlines() == ["vlan: 9 -> 7", "own_vlan: 9 -> -"]
+    assert run("endpoint", "set", first, "--no-rate").stdout == "nothing has changed\n"
+    run("endpoint", "set", second[:12], "--publish", "tcp/80/80", "--take-from", first[:12])
+    assert (client.endpoint(first)["published"], client.endpoint(second)["published"]) == (["udp/53/53"], ["tcp/80/80"])
+    run("endpoint", "set", first, "--unpublish")
+    assert client.endpoint(first)["published"] == []
+    for wrong in (
+        (),
+        ("--vlan", "9", "--network-vlan"),
+        ("--egress-rate", "9", "--no-rate"),
+        ("--publish", "tcp/1/1", "--unpublish"),
+        ("--egress-rate", "much"),
+        ("--publish", "80:80"),
+        ("--vlan", "4095"),
+    ):
+        assert run("endpoint", "set", first, *wrong).exit_code == 2, wrong
+    assert run("network", "set", "n", "--vlan", "8", "--dry-run").stdout == "vlan: 7 -> 8\n"
+    assert run("network", "set", "n", "--vlan", "8").stdout == "vlan: 7 -> 8\n"
+    assert client.network("n")["vlan"] == 8
+
+
 def test_pool_commands(run: Run) -> None:
     made = run(
         *("pool", "create", "blue", "--subnet", "10.1.0.0/24", "--gateway", "none"),

@@ -358,6 +358,14 @@ def test_an_endpoint_in_quarantine_is_down_on_purpose(host: MadeUp) -> None:
     assert bad(host) == []
 
 
+def test_an_endpoint_has_a_vlan_of_its_own(host: MadeUp) -> None:
+    host.endpoint["labels"] = {"ovsnet.vlan": "42"}
+    (one,) = bad(host)
+    assert (one.check, one.remedy) == ("port-wrong", "`ovs-vsctl set Port onp1 tag=42`")
+    next(port for port in host.tables[SWITCH, "Port"] if port["name"] == "onp1")["tag"] = 42
+    assert bad(host) == []
+
+
 def test_a_port_that_went_is_missed(host: MadeUp) -> None:
     del host.tables[SWITCH, "Port"][0]
     (one,) = bad(host)

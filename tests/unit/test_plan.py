@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from ovsnet.link import LinkInfo
-from ovsnet.model import Bandwidth, Endpoint, Network, Origin, PortRole, SwitchPort, SwitchState
+from ovsnet.model import OWN_TAG, Bandwidth, Endpoint, Network, Origin, PortRole, SwitchPort, SwitchState
 from ovsnet.names import DeviceNames, mac_for
 from ovsnet.plan import Action, Actual, Desired, Kind, Presence, Sandbox, diff
 
@@ -207,7 +207,11 @@ CASES: list[tuple[Change, list[tuple[Kind, bool]]]] = [
     (lambda p: p.docker(Presence.GONE, None), [(Kind.NAMESPACE_GONE, False)]),
     # limits and rules
     (lambda p: p.endpoint(bandwidth=Bandwidth(egress_rate=9)), [(Kind.LIMIT_WRONG, True)]),
-    (lambda p: p.port(PORT, rate=9), [(Kind.LIMIT_WRONG, False)]),
+    (lambda p: p.port(PORT, rate=9), [(Kind.LIMIT_WRONG, True)]),
+    # a VLAN of its own
+    (lambda p: p.endpoint(labels={OWN_TAG: "42"}), [(Kind.PORT_WRONG, True)]),
+    (both(lambda p: p.endpoint(labels={OWN_TAG: "42"}), lambda p: p.port(PORT, tag=42)), []),
+    (both(lambda p: p.endpoint(labels={OWN_TAG: "0"}), lambda p: p.port(PORT, tag=0)), []),
     (lambda p: p.endpoint(bandwidth=Bandwidth(ingress_rate=9)), [(Kind.LIMIT_WRONG, True)]),
     (both(lambda p: p.endpoint(bandwidth=Bandwidth(ingress_rate=9)), lambda p: p.limited.add(PORT)), []),
     (lambda p: setattr(p, "filtered", False), [(Kind.RULES_WRONG, True)]),

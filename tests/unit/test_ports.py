@@ -30,6 +30,7 @@ class FakeSwitch:
 
     def __init__(self) -> None:
         self.made: list[str] = []
+        self.tags: dict[str, int] = {}
         self.claimed: dict[str, str] = {}
         self.gone: list[str] = []
         self.refused: set[str] = set()  # ports that are no longer like spare ones
@@ -44,6 +45,7 @@ class FakeSwitch:
 
     def add_ports(self, new: Sequence[SwitchPort]) -> Future[list[Any]]:
         self.made += [one.name for one in new]
+        self.tags |= {one.name: one.tag for one in new}
         return _done()
 
     def wait_ports(self, names: Iterable[str], timeout: float) -> dict[str, int]:
@@ -309,3 +311,20 @@ def test_what_fails_while_a_port_comes_back_leaves_none(
     ports.give_back("mine", NETWORK, clear)
     wait_until(lambda: switch.gone == ["mine"], "it is removed")
     assert len(ready(ports)) == 4
+
+
+def test_spares_follow_their_networks_tag(switch: FakeSwitch, start: Callable[[], Ports]) -> None:
+    ports = start()
+    first = ports.take(NETWORK).name
+    wait_until(lambda: ports.spares() == {"u": 4}, "there are spares")
+    old = ports.shelved()
+    ports.follow([NETWORK, replace(NETWORK, uuid="other", tag=8)])
+    assert ports.shelved() == old
+    ports.follow([replace(NETWORK, tag=8)])
+    wait_until(lambda: set(switch.gone) == old, "they go")
+    wait_until(lambda: ports.spares() == {"u": 4}, "there are new ones")
+    assert not old & ports.shelved()
+    assert switch.tags[first] == 7
+    assert {switch.tags[name] for name in ports.shelved()} == {8}
+    assert ports.take(replace(NETWORK, tag=9)).name not in old  # as the next who asks does, should nobody have told
+    assert switch.tags[ports.take(NETWORK, tag=42).name] == 42
