@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _CLIENT_PORT = 40000  # of an imaginary packet; any that is nobody's
 _SHORT = 12  # digits of a long id that are told
 _ECHO = {4: (8, 0), 6: (128, 129)}  # types of request and reply (RFC 792, RFC 4443)
+_ALL, _NOBODY = "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"
 _FORWARDING = {4: "ipv4/ip_forward", 6: "ipv6/conf/all/forwarding"}
 _GUARDS = {  # by table, see ovsnet.switch.sources
     0: "it sends from another MAC address than its own, or with a VLAN tag",
@@ -73,13 +74,21 @@ class Transport(StrEnum):
     TCP = "tcp"
     UDP = "udp"
     SCTP = "sctp"
+    ARP = (
+        "arp"  # nothing: it asks for the MAC of who has the destination, or of the next hop on the way there (RFC 826)
+    )
+    ND = "nd"  # the same of IPv6: a neighbour solicitation (RFC 4861, section 7.2)
+
+
+_RESOLVES = {Transport.ARP: 4, Transport.ND: 6}  # IP version of the addresses that are asked for
+_PORTLESS = {Transport.ICMP, *_RESOLVES}
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """A packet from `source` to `destination`: an endpoint each (its id or container, or the beginning of one, an alias, a
-    label's value, or its address), the destination also any other address. `port` is the destination's, 0 for ICMP. `sender`
-    is an address that it claims to come from, None for the one that the container would choose.
+    label's value, or its address), the destination also any other address. `port` is the destination's, 0 where there are none.
+    `sender` is an address that it claims to come from, None for the one that the container would choose.
     """
 
     source: str
@@ -145,7 +154,7 @@ class _End:
 
 @dataclass(frozen=True, slots=True)
 class _Packet:
-    """What is on its way. `ports` are the sender's and the receiver's, None for an echo."""
+    """What is on its way. `ports` are the sender's and the receiver's, None where there are none."""
 
     source: IPAddress
     destination: IPAddress
@@ -155,6 +164,8 @@ class _Packet:
 
     def fields(self, in_port: int, source_mac: str, destination_mac: str) -> str:
         """As ovs-fields(7) has it."""
+        if self.transport in _RESOLVES:
+            return f"in_port={in_port},dl_src={source_mac}," + self._resolving(source_mac, destination_mac)
         old = self.destination.version == 4
         ip, icmp, echo = ("nw", "icmp", "icmp") if old else ("ipv6", "icmp6", "icmpv6")
         found = [
@@ -168,12 +179,33 @@ class _Packet:
             found.append("tp_src={},tp_dst={}".format(*self.ports))
         return ",".join(found)
 
+    def _resolving(self, source_mac: str, destination_mac: str) -> str:
+        """A question for a neighbour's MAC address goes to all, or to all whose address ends alike; the answer to who asked."""
+        source, destination = self.source, self.destination
+        if self.transport is Transport.ARP:
+            told = f"arp_spa={source},arp_tpa={destination},arp_sha={source_mac}"
+            if self.answer:
+                return f"dl_dst={destination_mac},arp,arp_op=2,{told},arp_tha={destination_mac}"
+            return f"dl_dst={_ALL},arp,arp_op=1,{told},arp_tha={_NOBODY}"
+        head = f"icmp6,nw_ttl=255,icmpv6_code=0,ipv6_src={source}"
+        if self.answer:
+            told = f"icmpv6_type=136,nd_target={source},nd_tll={source_mac}"
+            return f"dl_dst={destination_mac},{head},ipv6_dst={destination},{told}"
+        last = destination.packed[-3:]  # RFC 4291, section 2.7.1; RFC 2464, section 7
+        group = ipaddress.IPv6Address(ipaddress.IPv6Address("ff02::1:ff00:0").packed[:-3] + last)
+        told = f"icmpv6_type=135,nd_target={destination},nd_sll={source_mac}"
+        return f"dl_dst=33:33:ff:{last.hex(':')},{head},ipv6_dst={group},{told}"
+
     def reply(self) -> _Packet:
         """The answer to it."""
         ports = None if self.ports is None else (self.ports[1], self.ports[0])
         return replace(self, source=self.destination, destination=self.source, ports=ports, answer=not self.answer)
 
     def __str__(self) -> str:
+        if self.transport in _RESOLVES:
+            name = "ARP" if self.transport is Transport.ARP else "neighbour discovery"
+            said = f"{self.source} is here" if self.answer else f"who has {self.destination}?"
+            return f"{name} from {self.source}: {said}"
         if self.ports is None:
             return f"ICMP echo {'reply' if self.answer else 'request'} from {self.source} to {self.destination}"
         ends = ((self.source, self.ports[0]), (self.destination, self.ports[1]))
@@ -183,9 +215,10 @@ class _Packet:
 
 def trace(controller: Controller, question: Question) -> Trace:
     """The way of that packet. EndpointNotFound, InvalidRequest, SwitchUnavailable, LinkFailed."""
-    if (question.transport is Transport.ICMP) == bool(question.port):
+    if (question.transport in _PORTLESS) == bool(question.port):
         raise InvalidRequest(
-            "TCP, UDP and SCTP have ports, ICMP has none", hint="give a port with these, and only then"
+            f"TCP, UDP and SCTP have ports, {', '.join(sorted(_PORTLESS)).upper()} have none",
+            hint="give a port with these, and only then",
         )
     with ExitStack() as held:
         return _Walk(controller, question, held).run()
@@ -223,6 +256,9 @@ class _Walk:
         way = self._way(start, address)
         sender = self._question.sender or way.source or next(one.ip for one in start.link.addresses)
         ports = (_CLIENT_PORT, self._question.port) if self._question.port else None
+        if self._question.transport in _RESOLVES:
+            self._resolve(start, way.gateway or address, sender, destination)
+            return
         self._first = _Packet(sender, address, self._question.transport, ports)
         arrived, packet = self._send(start, way, self._first, destination)
         self._back = True
@@ -232,6 +268,20 @@ class _Walk:
             self._arrive(start, answer)
         else:
             self._send(arrived, self._way(arrived, answer.destination), answer, source)
+
+    def _resolve(self, start: _End, hop: IPAddress, sender: IPAddress, to: Endpoint | None) -> None:
+        """A question for a MAC address never leaves the network, so that it is the next hop's that is asked for."""
+        question = self._first = _Packet(sender, hop, self._question.transport, None)
+        if any(one.ip == hop for one in start.network.gateways):
+            end = self._gateway(start.network)
+            self._switch(start, end, question)
+            self._say(self._host, f"arrives, for {hop} is the gateway of network {start.network.name}")
+        else:
+            end = self._neighbour(start, hop, question, to)
+            self._arrive(end, question)
+        self._back = True
+        self._switch(end, start, question.reply())
+        self._say(f"container {start.name}", f"learns that {hop} has MAC {end.link.mac}")
 
     # -- who ----------------------------------------------------------------------------------------------------------
 
@@ -254,12 +304,15 @@ class _Walk:
         near = [one for one in destinations if one.network == source.network]
         destination = _one(near or destinations, question.destination) if destinations else None
         versions = {question.sender.version} if question.sender else {one.version for one in source.addresses}
+        if (asks := _RESOLVES.get(question.transport)) is not None:
+            versions &= {asks}
         addresses = [given] if given else [one.ip for one in destination.addresses] if destination else []
         address = next((one for one in addresses if one.version in versions), None)
         if address is None:
+            family = f"IPv{asks}, which {question.transport.upper()} asks for," if asks else "that family"
             raise InvalidRequest(
-                f"{_name(source)} has no address of the family of {question.destination[:80]}",
-                hint="name a destination of its own family",
+                f"{_name(source)} and {question.destination[:80]} have no addresses of {family} both",
+                hint="name a destination of its own family; ARP is IPv4's, ND is IPv6's",
             )
         return source, destination, address
 

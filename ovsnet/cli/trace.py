@@ -13,7 +13,9 @@ _STEPS = (Column("WAY"), Column("WHERE"), Column("WHAT"))
 @click.command("trace")
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST")
-@click.option("--proto", type=click.Choice(["icmp", "tcp", "udp", "sctp"]), help="What it carries.  [default: icmp]")
+@click.option(
+    "--proto", type=click.Choice(["icmp", "tcp", "udp", "sctp", "arp", "nd"]), help="What it is.  [default: icmp]"
+)
 @click.option("--dport", type=click.IntRange(1, 65535), help="The destination's port, with tcp, udp and sctp.")
 @click.option("--source-address", metavar="IP", default="", help="An address that it claims to come from.")
 @options
@@ -30,7 +32,8 @@ def trace(
 ) -> None:
     """Tell the way of a packet from endpoint SRC to DST, an endpoint or any address, and that of its answer.
 
-    An endpoint is named by its id or container, the beginning of one, an alias, or its address. Nothing is sent. Exit code 0 if
+    An endpoint is named by its id or container, the beginning of one, an alias, or its address. With arp (IPv4) and nd (IPv6) it
+    asks for the MAC of DST, or of the gateway on the way there. Nothing is sent. Exit code 0 if
     it arrives or leaves the host, 1 if it is dropped: then with the guilty rule, tag or route, and what to change.
     """
     found = session.client().trace(source, destination, protocol=proto or "", port=dport or 0, sender=source_address)

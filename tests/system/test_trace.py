@@ -148,6 +148,47 @@ def test_routed_networks_and_the_way_out(stack: Stack, pod: NewPod) -> None:
     assert not one.pings(beyond, wait=0.5)
 
 
+def test_neighbours_are_asked_for(stack: Stack, pod: NewPod) -> None:
+    one, other, far = pod(), pod(), pod()
+    mine, address = (each.attach(conf(stack, "green", GREEN, GREEN6)) for each in (one, other))
+    far.attach(conf(stack, "red", RED))
+    client = Client(str(stack.socket))
+    six, theirs = (
+        next(x.partition("/")[0] for x in endpoint(stack, each)["addresses"] if ":" in x) for each in (one, other)
+    )
+    mac = endpoint(stack, other)["mac"]
+    cases = {  # protocol, destination, an address that is not its own, and that of the answer
+        ("arp", address): (STRANGE, mac),
+        ("nd", theirs): ("fd93:1::77", mac),
+        ("arp", GATEWAY): (address, ""),
+        ("nd", GATEWAY6): (theirs, ""),
+        ("arp", OUTSIDE): (STRANGE, ""),  # beyond the gateway, for whom it asks
+    }
+    for (protocol, destination), (strange, answer) in cases.items():
+        found = client.trace(one.id, destination, protocol=protocol)
+        assert (found["outcome"], found["cause"]) == ("delivered", ""), found
+        assert found["steps"][-1]["back"]
+        assert answer in found["steps"][-1]["what"]
+        spoofed = client.trace(one.id, destination, protocol=protocol, sender=strange)
+        assert (spoofed["outcome"], spoofed["cause"]) == ("dropped", "spoofed"), spoofed
+        assert not any(step["back"] for step in spoofed["steps"])
+    assert GATEWAY in client.trace(one.id, OUTSIDE, protocol="arp")["packet"]
+    assert traced(stack, one.id, other.id, "--proto", "nd")["packet"].endswith(f"who has {theirs}?")
+    found = client.trace(one.id, "10.93.1.200", protocol="arp")
+    assert (found["outcome"], found["cause"]) == ("dropped", "nobody")
+    # Who answers from a MAC that is not its own is not believed.
+    other.netns.run("ip", "link", "set", "eth0", "address", "02:00:00:00:99:99")
+    found = client.trace(one.id, address, protocol="arp")
+    assert (found["cause"], found["steps"][-1]["back"]) == ("spoofed", True), found
+    with wrong_tag(stack, endpoint(stack, one)["port"]):
+        assert client.trace(one.id, GATEWAY6, protocol="nd")["cause"] == "wrong-tag"
+    for protocol, destination in (("arp", six), ("nd", mine)):
+        with pytest.raises(InvalidRequest):
+            client.trace(other.id, destination, protocol=protocol)
+    with pytest.raises(InvalidRequest):
+        client.trace(one.id, other.id, protocol="arp", port=80)
+
+
 def test_docker_and_a_published_port(stack: Stack, dockerd: Dockerd) -> None:
     create_network(dockerd, stack, "blue", GREEN)
     start_container(dockerd, "one", "blue")
