@@ -4,6 +4,7 @@
 #   bench.sh ipam [--count N] [--json]
 #   bench.sh docker [--count N] [--containers N] [--json]
 #   bench.sh spoofing [--endpoints N] [--json]
+#   bench.sh api [--count N] [--endpoints N] [--clients N] [--json]
 # Standard output is the benchmark's alone; everything else goes to standard error.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
