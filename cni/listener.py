@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,9 +36,11 @@ _OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENO
 _REASONS: Final = {200: "OK", 202: "Accepted"}
 
 # path, body -> HTTP status, body, and what is to be done when the executable has gone on
-Handler = Callable[[str, bytes], tuple[int, bytes, Callable[[], None] | None]]
+_Behind = Callable[[], None]
+Handler = Callable[[str, bytes], tuple[int, bytes, _Behind | None]]
 _Request = tuple[str, bytes]  # path and body
 _NO_REQUEST: Final = ("", b"")
+Serving = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(slots=True)
@@ -51,11 +53,15 @@ class _Guest:
 
 
 class Listener:
-    """Serves `handler` on the listening socket `sock` with `threads` threads; `handler` has an answer to everything."""
+    """Serves `handler` on the listening socket `sock` with `threads` threads; `handler` has an answer to everything.
 
-    def __init__(self, sock: socket.socket, handler: Handler, *, threads: int) -> None:
+    `serving` makes a context for each request, entered as soon as it is here, and left when the executable has its answer.
+    """
+
+    def __init__(self, sock: socket.socket, handler: Handler, *, threads: int, serving: Serving = nullcontext) -> None:
         self._sock = sock
         self._handler = handler
+        self._serving = serving
         self._stopping = False
         self._lobby = selectors.DefaultSelector()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # ends the lobby
@@ -102,13 +108,17 @@ class Listener:
                     LOG.error("the listener for CNI failed: %s", exc)
                 return
             try:
-                self._receive(connection)
+                with self._serving():
+                    behind = self._receive(connection)
             except Exception:  # of one connection: the others are to be served
                 LOG.exception("a connection of a CNI executable failed by a defect")
                 connection.close()
+                continue
+            if behind is not None:
+                _follow(behind)
 
-    def _receive(self, connection: socket.socket) -> None:
-        """Answer a request that is there, or have the connection wait for it."""
+    def _receive(self, connection: socket.socket) -> _Behind | None:
+        """Answer a request that is there, or have the connection wait for it; what is to be done behind the answer."""
         data, request, patience = b"", None, time.monotonic() + _PROMPT
         connection.settimeout(_PROMPT)
         while request is None and time.monotonic() < patience:
@@ -122,10 +132,16 @@ class Listener:
             request = _parse(data) if more else _NO_REQUEST
         if request is None:
             self._ask_to_wait(connection, data)
-        else:
-            self._answer(connection, request)
+            return None
+        return self._answer(connection, request)
 
-    def _answer(self, connection: socket.socket, request: _Request) -> None:
+    def _answer_late(self, connection: socket.socket, request: _Request) -> None:
+        with self._serving():
+            behind = self._answer(connection, request)
+        if behind is not None:
+            _follow(behind)
+
+    def _answer(self, connection: socket.socket, request: _Request) -> _Behind | None:
         path, body = request
         behind = None
         with connection:
@@ -141,11 +157,7 @@ class Listener:
                 LOG.warning("a CNI executable went away: %s", exc)  # it has a deadline, and runtimes lose patience
             except Exception:
                 LOG.exception("a CNI request failed by a defect")  # the executable reports that there was no answer
-        if behind is not None:  # the executable reads until the connection is closed
-            try:
-                behind()
-            except Exception:
-                LOG.exception("what follows a CNI request failed by a defect")
+        return behind  # the executable reads until the connection is closed
 
     # -- the lobby ----------------------------------------------------------------------------------------------------
 
@@ -197,11 +209,18 @@ class Listener:
         request = _parse(guest.data) if more else _NO_REQUEST
         if request is not None:
             self._leave(guest)
-            self._late.submit(self._answer, guest.connection, request)
+            self._late.submit(self._answer_late, guest.connection, request)
 
     def _leave(self, guest: _Guest) -> None:
         with self._door:
             self._lobby.unregister(guest.connection)
+
+
+def _follow(behind: _Behind) -> None:
+    try:
+        behind()
+    except Exception:
+        LOG.exception("what follows a CNI request failed by a defect")
 
 
 def _parse(data: bytes) -> _Request | None:

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from http import HTTPStatus
 from typing import Final
 
@@ -38,14 +38,19 @@ _HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n\0]*)?")
 
 Handler = Callable[[str, str, bytes], Answer]  # verb, path, body; it has an answer to everything
+Serving = Callable[[], AbstractContextManager[None]]
 
 
 class Listener:
-    """Serves `handler` on the listening socket `sock`; at most `threads` requests run at once, the others wait."""
+    """Serves `handler` on the listening socket `sock`; at most `threads` requests run at once, the others wait.
 
-    def __init__(self, sock: socket.socket, handler: Handler, *, threads: int) -> None:
+    `serving` makes a context for each request that has come, left when its answer is away.
+    """
+
+    def __init__(self, sock: socket.socket, handler: Handler, *, threads: int, serving: Serving = nullcontext) -> None:
         self._sock = sock
         self._handler = handler
+        self._serving = serving
         self._turns = threading.BoundedSemaphore(threads)
         self._places = threading.BoundedSemaphore(_CONNECTIONS)
         self._guard = threading.Lock()
@@ -108,7 +113,7 @@ class Listener:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            Conversation(connection, self._in_turn).run()
+            Conversation(connection, self._in_turn, self._serving).run()
         except OSError as exc:
             LOG.warning("Docker went away: %s", exc)
         except Exception:
@@ -145,9 +150,10 @@ class _End(Exception):
 class Conversation:
     """One connection: requests and answers in turns."""
 
-    def __init__(self, connection: socket.socket, handler: Handler) -> None:
+    def __init__(self, connection: socket.socket, handler: Handler, serving: Serving = nullcontext) -> None:
         self._connection = connection
         self._handler = handler
+        self._serving = serving
         self._data = bytearray()  # received, and not yet used
         self._until = 0.0  # monotonic time by which the request must have come
 
@@ -178,7 +184,8 @@ class Conversation:
         except TimeoutError:
             raise _Refusal(HTTPStatus.REQUEST_TIMEOUT, f"the request has not come within {TIMEOUT:.0f} s") from None
         close = minor == b"0" or b"close" in fields.get(b"connection", b"").lower()
-        self._send(self._handler(verb, path, body), close=close, without_body=verb == "HEAD")
+        with self._serving():
+            self._send(self._handler(verb, path, body), close=close, without_body=verb == "HEAD")
         return not close
 
     # -- reading ------------------------------------------------------------------------------------------------------

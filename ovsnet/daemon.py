@@ -46,6 +46,7 @@ from .metrics import Metrics
 from .nat import DockerUser, Limits, Rules
 from .operations import add_request_id
 from .ports import Ports
+from .precedence import Precedence
 from .reaper import Reaper
 from .reconcile import Reconciler
 from .spoofing import SpoofGuard
@@ -169,24 +170,20 @@ class Daemon:
                 work=work,
             )
             app.register_blueprint(create_blueprint(controller, metrics.observe))
+            precedence = Precedence()
             plugins = listener.Listener(
                 _listen(settings.cni_socket, 0o660, settings.socket_group),
                 partial(serve, controller, metrics.observe),
                 threads=settings.workers,
+                serving=precedence.runtime,
             )
             plugins.start()
             undo.callback(settings.cni_socket.unlink, missing_ok=True)
             undo.callback(plugins.stop)
             self._listeners.append(plugins)
             for server in (
-                Listener(
-                    settings.api_socket,
-                    app,
-                    mode=settings.api_socket_mode,
-                    group=settings.socket_group,
-                    threads=settings.workers,
-                ),
-                *(TlsListener(one, app, settings) for one in settings.listen),
+                Listener(settings.api_socket, app, settings, precedence),
+                *(TlsListener(one, app, settings, precedence) for one in settings.listen),
             ):
                 server.start()
                 undo.callback(server.stop)
@@ -200,6 +197,7 @@ class Daemon:
                     observe=metrics.observe,
                 ),
                 threads=settings.workers,
+                serving=precedence.runtime,
             )
             docker.start()
             undo.callback(settings.docker_socket.unlink, missing_ok=True)
@@ -251,8 +249,10 @@ class Guard:
 class Server:
     """A WSGI application on an address, served by cheroot in threads of its own."""
 
-    def __init__(self, address: str | tuple[str, int], app: Flask, threads: int) -> None:
-        self._server = new_server(address, app, threads=threads, backlog=_BACKLOG, idle=_IDLE_CONNECTION)
+    def __init__(self, address: str | tuple[str, int], app: Flask, threads: int, precedence: Precedence) -> None:
+        self._server = new_server(
+            address, app, threads=threads, backlog=_BACKLOG, idle=_IDLE_CONNECTION, precedence=precedence
+        )
         self._name = address if isinstance(address, str) else f"{address[0]} port {address[1]}"
         self._thread = threading.Thread(target=self._serve, name=f"listener-{Path(self._name).name}", daemon=True)
 
@@ -280,11 +280,11 @@ class Server:
 class Listener(Server):
     """A WSGI application on a unix socket."""
 
-    def __init__(self, path: Path, app: Flask, *, mode: int, group: str, threads: int) -> None:
-        super().__init__(str(path), app, threads)
+    def __init__(self, path: Path, app: Flask, settings: config.Settings, precedence: Precedence) -> None:
+        super().__init__(str(path), app, settings.workers, precedence)
         self._path = path
-        self._mode = mode
-        self._group = group
+        self._mode = settings.api_socket_mode
+        self._group = settings.socket_group
 
     def start(self) -> None:
         """Bind the socket, with its mode and group from the first moment, and serve."""
@@ -303,8 +303,8 @@ class Listener(Server):
 class TlsListener(Server):
     """A WSGI application on a TCP port, by TLS."""
 
-    def __init__(self, address: str, app: Flask, settings: config.Settings) -> None:
-        super().__init__(config.split_address(address), app, settings.workers)
+    def __init__(self, address: str, app: Flask, settings: config.Settings, precedence: Precedence) -> None:
+        super().__init__(config.split_address(address), app, settings.workers, precedence)
         if settings.tls_certificate is None or settings.tls_private_key is None:
             raise ConfigError(
                 "listen needs tls_certificate and tls_private_key", hint="REST leaves the host by TLS only"

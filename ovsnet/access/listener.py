@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cheroot.wsgi import Gateway_10, Server
 
 from ovsnet.errors import ConfigError
 from ovsnet.patience import PatientServer
+from ovsnet.precedence import Precedence
 
 from .guard import PEER, SUBJECTS
 
@@ -30,9 +32,10 @@ _MAX_GROUPS = 1024  # bytes, the most that Python reads
 
 HANDSHAKE = 10.0  # seconds
 _MAX_HEADERS = 64 << 10  # bytes; cheroot itself takes any number of them
-_MAX_UNREAD = (
-    64 << 10
-)  # bytes of a body that nobody wanted; cheroot itself reads all of it into memory before the answer
+_MAX_UNREAD = 64 << 10  # bytes of a body that nobody wanted; cheroot itself reads all of it before the answer
+_READS = (b"GET ", b"HEAD ")
+_HEAD_END = b"\r\n\r\n"
+_KEPT_OPEN = 1024  # connections between two requests; cheroot itself keeps 10
 
 
 class Gateway(Gateway_10):
@@ -70,7 +73,14 @@ class Connection(HTTPConnection):
             except (OSError, ValueError):  # the other end's affair: it is told by an alert if it speaks TLS at all
                 return False
             sock.settimeout(timeout)
-        return bool(super().communicate())  # type: ignore[no-untyped-call]
+        try:
+            head = self.rfile.peek(1)
+        except OSError:  # it has gone, or says nothing
+            return False
+        # Reading the request takes the interpreter as well, so that it is part of its turn. One that comes bit by bit has none,
+        # lest the next ones wait for its sender.
+        with self.server.precedence.read() if head.startswith(_READS) and _HEAD_END in head else nullcontext():
+            return bool(super().communicate())  # type: ignore[no-untyped-call]
 
 
 class Tls(Adapter):
@@ -134,14 +144,24 @@ class Tls(Adapter):
         return context
 
 
-def new_server(address: str | tuple[str, int], app: Any, *, threads: int, backlog: int, idle: int) -> Server:
-    """A server of ours for a WSGI app on a unix socket's path, or on a host and port."""
+def new_server(
+    address: str | tuple[str, int],
+    app: Any,
+    *,
+    threads: int,
+    backlog: int,
+    idle: int,
+    precedence: Precedence | None = None,
+) -> Server:
+    """A server of ours for a WSGI app on a unix socket's path, or on a host and port; `precedence` says when reads are served."""
     server = PatientServer(
         address, app, numthreads=threads, request_queue_size=backlog, timeout=idle, peercreds_enabled=True
     )
     server.gateway = Gateway
+    server.precedence = precedence or Precedence()
     server.ConnectionClass = Connection
     server.max_request_header_size = _MAX_HEADERS
+    server.keep_alive_conn_limit = _KEPT_OPEN
     return server
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import socket
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,38 @@ def test_patience_ends(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> Non
     link = connect()
     link.sendall(b"POST")
     assert link.recv(1) == b""
+
+
+def test_a_request_is_being_served_until_its_answer_is_away(tmp_path: Path) -> None:
+    told: list[str] = []
+    behind = threading.Event()
+
+    @contextmanager
+    def serving() -> Iterator[None]:
+        told.append("begins")
+        yield
+        told.append("ends")
+
+    def follow() -> None:
+        told.append("behind")
+        behind.set()
+
+    def handle(path: str, body: bytes) -> tuple[int, bytes, Callable[[], None]]:
+        del path
+        told.append("handled")
+        return 200, body, follow
+
+    with socket.socket(socket.AF_UNIX) as sock, socket.socket(socket.AF_UNIX) as link:
+        sock.bind(str(tmp_path / "sock"))
+        sock.listen()
+        served = Listener(sock, handle, threads=1, serving=serving)
+        served.start()
+        try:
+            link.settimeout(10)
+            link.connect(str(tmp_path / "sock"))
+            link.sendall(request(b"now"))
+            assert answer(link) == (b"200", b"now")
+            assert behind.wait(10)
+        finally:
+            served.stop()
+    assert told[:4] == ["begins", "handled", "ends", "behind"]
