@@ -521,7 +521,8 @@ class _Walk:
                 f"chain forward of {table}"
             )
             remedy = f"attach the container to network {other.name} as well, or make both networks with --routed"
-            self._drop(Cause.ISOLATED, self._host, reason, f"{remedy} ({', '.join(closed)} is not)")
+            which = f"{closed[0]} is not" if len(closed) == 1 else "neither is"
+            self._drop(Cause.ISOLATED, self._host, reason, f"{remedy} ({which})")
 
     def _published(self, packet: _Packet) -> tuple[Endpoint, _Packet] | None:
         """To whom a port of the host leads, and as what."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from ovsnet.model import Endpoint, Network
 
-from .words import name_of, state_of
+from .words import count, name_of, state_of
 
 MOST = 40  # endpoints of a network that are drawn one by one; more are one node, for nobody could tell them apart
 MOST_DRAWN = 300  # of all networks
@@ -35,7 +35,7 @@ def draw(networks: Sequence[Network], endpoints: Iterable[Endpoint]) -> dict[str
                 for one in own
             ]
         else:
-            shown = [_node(f"all {network.uuid}", "crowd", f"{len(own)} endpoints", path)]
+            shown = [_node(f"all {network.uuid}", "crowd", count(len(own), "endpoint"), path)]
         nodes += shown
         edges += [_edge(network.uuid, one["id"]) for one in shown]
     return {"nodes": nodes, "edges": edges}

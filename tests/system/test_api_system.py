@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -183,6 +184,39 @@ def test_roles_by_tls(guarded: Stack) -> None:
     audit = json.loads(guarded.cli("audit", "--caller", "token:deploy", "-o", "json").stdout)
     assert [one["operation"] for one in audit] == ["delete_pool", "create_pool"]
     assert text.split("_", 2)[2] not in guarded.log.read_text() + (guarded.state_dir / "tokens.json").read_text()
+
+
+def test_the_page_by_tls(guarded: Stack) -> None:
+    """What a browser with a client certificate loads, and what one without it is told."""
+    files = Path(guarded.settings["tls_certificate"]).parent
+    base = "https://127.0.0.1:7643"
+
+    def load(path: str, *who: str) -> tuple[int, str, str]:
+        """Status, content type and text."""
+        form = ("-o", "-", "-w", "\n%{http_code} %{content_type}", "--max-time", "20", "--cacert", files / "server.pem")
+        text, _, told = guarded.host.run("curl", "-sS", *form, *who, f"{base}{path}").stdout.rpartition("\n")
+        status, _, content = told.partition(" ")
+        return int(status), content.partition(";")[0], text
+
+    show = ("--cert", str(files / "client.pem"), "--key", str(files / "client.key"))
+    for path in ("/", "/ui/endpoints", "/ui/events", "/ui/search?q=blue"):
+        status, content, text = load(path, *show)
+        assert (status, content) == (200, "text/html"), text
+        assert guarded.prefix in text or path != "/"  # the node's name
+    loaded = re.findall(r'(?:src|href)="(/ui/static/[^"]+)"', load("/", *show)[2])
+    assert len(loaded) >= 4
+    for path in ("/ui/topology.json", *loaded):
+        assert load(path, *show)[0] == 200, path
+    following = ("-N", "-H", "Accept: text/event-stream", "--max-time", "1")
+    stream = guarded.host.run(
+        "curl", "-sS", "--cacert", files / "server.pem", *show, *following, f"{base}/v1/events", check=False
+    )
+    assert stream.stdout.startswith("retry:"), stream
+    status, content, text = load("/")
+    assert (status, content) == (401, "text/html")
+    assert "certificate" in text
+    secret = guarded.cli("token", "create", "page", "--role", "viewer", "--expires", "5m").stdout.strip()
+    assert load("/", "-H", f"Authorization: Bearer {secret}")[0] == 200
 
 
 def test_roles_on_the_socket(guarded: Stack) -> None:

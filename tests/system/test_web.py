@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 
+from tests.crowd import crowd
 from tests.harness import SCRIPTS, Dockerd, Stack
 from tests.system.containers import Pod, create_network, start_container
 
@@ -212,5 +214,40 @@ def test_the_page_shows_what_is_there_and_follows_it(
     assert answer.status == 403
 
 
+@pytest.mark.whole
+def test_a_thousand_endpoints(stack: Stack, url: str, browser: Callable[..., Browser]) -> None:
+    """Of the real store: each page is examined, and found with few things on it."""
+    stack.cli("network", "create", "many", "--subnet", "10.97.16.0/20")
+    try:
+        with crowd(stack, "many", THOUSAND) as made:
+            window = browser()
+            page = window.page
+            page.goto(url)
+            expect(page.locator(".tiles")).to_contain_text("1,000 endpoints")
+            expect(page.locator("#drawn")).to_have_attribute("data-nodes", str(1 + 1 + 1))  # bridge, network, number
+            expect(page.get_by_role("row").nth(1)).to_contain_text("1,000 cni")
+            window.examine("thousand-overview", always=True)
+            page.get_by_role("link", name="10.97.16.0/20", exact=True).click()
+            first = ipaddress.ip_network("10.97.16.0/24")
+            shown = [one for one in made if one.addresses[0].ip in first]
+            assert page.locator("ol.map > li.leased").count() == len(shown) > 100
+            window.examine("thousand-pool", always=True)
+            page.get_by_role("link", name="Endpoints").click()
+            expect(page.locator("main")).to_contain_text("page 1 of 10")
+            expect(page.locator("tbody tr")).to_have_count(100)
+            window.examine("thousand-endpoints", always=True)
+            page.get_by_role("searchbox").fill(str(made[-1].addresses[0].ip))
+            page.keyboard.press("Enter")
+            expect(page.locator("tbody tr")).to_have_count(1)
+            page.get_by_role("searchbox").fill("many")
+            page.keyboard.press("Enter")
+            expect(page.locator("tbody tr")).to_have_count(100)
+            window.examine("thousand-search", always=True)
+            assert not window.wrong
+    finally:
+        stack.cli("network", "rm", "many")
+
+
+THOUSAND = 1000
 BLUE = {"subnet": "10.97.1.0/24"}
 GREEN = {"ranges": [[{"subnet": "10.97.2.0/24"}], [{"subnet": "fd97:2::/64"}]]}

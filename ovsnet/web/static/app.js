@@ -83,7 +83,7 @@
       { selector: 'node[kind = "bridge"]', style: { shape: "rectangle", "background-color": colour("bridge"), width: 30, height: 30, "font-size": large } },
       { selector: 'node[kind = "network"]', style: { shape: "round-rectangle", "background-color": colour("network"), width: 24, height: 24, "font-size": large } },
       ...kinds,
-      { selector: 'node[kind = "crowd"]', style: { shape: "octagon", width: 36, height: 36 } },
+      { selector: 'node[kind = "crowd"]', style: { shape: "octagon", width: 36, height: 36, "font-size": large } },
       {
         selector: 'node[state = "quarantined"]',
         style: { "background-color": colour("back"), "border-color": colour("bad"), "border-width": 2, "border-style": "dashed" },
