@@ -3,7 +3,7 @@
 #
 # What we start is recorded in $STATE/NAME.up, processes as "pid start-time", so that nothing is ever found by its name.
 # A process also carries DEVSTACK_STATE in its environment, so that the children of one that was killed are found too.
-# Callers: up.sh, down.sh, demo.sh, test.sh, bench.sh, soak.sh and .ci/run. Sourced, never executed.
+# Callers: up.sh, down.sh, demo.sh, test.sh, bench.sh, soak.sh, pictures.sh and .ci/run. Sourced, never executed.
 
 set -euo pipefail
 
