@@ -724,6 +724,7 @@ class Controller:
         spare = self.ports.take(network, request.trunk, request.addresses)
         port = spare.name
         reach(Point.ATTACH_PORT)
+        addressed = bool(request.foreign or network.pools)  # then its MAC follows from its address
         with ExitStack() as undo:
             undo.callback(self.ports.discard, port)
             draft = Endpoint(
@@ -736,7 +737,7 @@ class Controller:
                 node=self.settings.node,
                 sandbox=request.netns,
                 addresses=request.foreign,
-                mac=check_mac(request.mac) if request.mac else mac_of(key) if request.link_first else "",
+                mac=check_mac(request.mac) if request.mac else "" if addressed else mac_of(key),
                 mtu=mtu,
                 port=port,
                 link=request.ifname,

@@ -132,6 +132,23 @@ def test_nothing_passes_in_quarantine(stack: Stack, blue: str, netns: Callable[[
     assert ask(stack, "POST", "/v1/endpoints", body)[1]["code"] == "invalid-request"
 
 
+def test_a_network_without_addresses(stack: Stack, nothing_left: None, netns: Callable[[], Netns]) -> None:
+    """Its endpoints have MACs, whose use anti-spoofing allows them, and what addresses their owners like."""
+    del nothing_left
+    stack.cli("network", "create", "bare")
+    try:
+        one, two = netns(), netns()
+        for number, each in enumerate((one, two), 1):
+            attach = ("--network", "bare", "--container", each.name, "--netns", str(each.path))
+            made = stack.show("endpoint", "create", *attach)
+            assert made["addresses"] == []
+            assert made["mac"] == each.ip("link", "show", "dev", "eth0")[0]["address"]
+            each.ip("address", "add", f"192.0.2.{number}/24", "dev", "eth0")
+        wait_until(lambda: one.pings("192.0.2.2"), "traffic", 20)
+    finally:
+        stack.cli("network", "rm", "--force", "bare")
+
+
 @pytest.fixture(scope="module")
 def guarded(host: Netns, _ovs: Ovs, token: str) -> Iterator[Stack]:
     """An ovsnetd that is served by TLS, too, with roles for groups and certificates; its socket lies where all may look."""
