@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -26,6 +27,7 @@ def second(stack: Stack, token: str, directory: Path) -> Iterator[Stack]:
         undo.callback(host.delete)
         place = directory / "second"
         place.mkdir()
+        undo.callback(shutil.rmtree, place)
         ovs = Ovs(host, place / "ovs")
         undo.callback(ovs.close)
         ovs.ensure()
