@@ -36,6 +36,7 @@ _VIEWER: Final = (
     "GET /ui/endpoints",
     "GET /ui/events",
     "GET /ui/search",
+    "GET /ui/trace",
 )
 _NODE: Final = (
     "POST /v1/endpoints",

@@ -10,13 +10,16 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, render_template, request
 from jinja2 import StrictUndefined
+from pydantic import ValidationError
 
 from ovsnet.addressmap import Use, crowds, places
 from ovsnet.api import problems
 from ovsnet.api.resource import UseCases
+from ovsnet.api.schemas import TraceRequest
 from ovsnet.errors import InvalidRequest, NotFound, OvsnetError, Unavailable
 from ovsnet.lookup import find
 from ovsnet.model import Endpoint, IPAddress, Network, Pool
+from ovsnet.trace import Question, Transport
 
 from . import words
 from .topology import MOST, draw
@@ -36,6 +39,7 @@ POLICY: Final = "; ".join(
 MAP: Final = 256  # addresses of a pool on a page
 ROWS: Final = 100  # of a list on a page
 _PARTS: Final = 64  # of a large pool that are told: those where leases are
+_ENDS: Final = 500  # endpoints that a form proposes
 _MAX_TEXT: Final = 200  # characters that are searched for
 
 _STATIC: Final = resources.files(__package__) / "static"
@@ -156,6 +160,19 @@ def create_blueprint(controller: UseCases) -> Blueprint:
         found = find(text, controller.pools(), controller.networks(), controller.endpoints())
         return _page("search", found=found, rows=ROWS, text=text)
 
+    @blueprint.get("/ui/trace")
+    def trace() -> tuple[str, int]:
+        asked = {name: request.args.get(name, "").strip()[:_MAX_TEXT] for name in TraceRequest.model_fields}
+        found, refused = None, None
+        if any(asked.values()):
+            try:
+                found = controller.trace(_question(asked))
+            except OvsnetError as exc:  # said beside the form, in which it can be corrected
+                refused = exc
+        status = 200 if refused is None else problems.from_error(refused).status_code
+        ends = controller.endpoints()[:_ENDS]
+        return _page("trace", asked=asked, found=found, refused=refused, ends=ends, transports=[*Transport]), status
+
     @blueprint.get("/ui/static/<name>")
     def static(name: str) -> Response:
         if name not in _FILES:
@@ -180,6 +197,19 @@ def _tally(endpoints: list[Endpoint]) -> Mapping[str, int]:
     """Endpoints by kind, and those that are not simply attached by state."""
     counted = Counter(one.origin.value for one in endpoints)
     return counted + Counter(state for one in endpoints if (state := words.state_of(one)) != "attached")
+
+
+def _question(asked: Mapping[str, str]) -> Question:
+    """Of the fields of the form; what is empty has not been filled in."""
+    given: dict[str, Any] = {name: text for name, text in asked.items() if text}
+    port = asked["port"]
+    if port.isascii() and port.isdigit():
+        given["port"] = int(port[:9])
+    try:
+        return TraceRequest.model_validate(given).question()
+    except ValidationError as exc:
+        wrong = exc.errors()[0]
+        raise InvalidRequest(f"{wrong['loc'][0]}: {wrong['msg']}", hint="correct it in the form") from None
 
 
 def _number(text: str) -> int:

@@ -119,10 +119,10 @@ def test_the_page_shows_what_is_there_and_follows_it(
     browser: Callable[..., Browser],
 ) -> None:
     nets = {name: stack.conf(name, **ipam) for name, ipam in (("blue", BLUE), ("green", GREEN))}
-    address = ""
+    address, member = "", pod()
     for name, count in (("blue", 18), ("green", 10)):
         for _ in range(count):
-            member = pod()
+            neighbour, member = member, pod()
             address = member.attach(nets[name])
     create_network(dockerd, stack, "grey", "10.97.3.0/24")
     for number in range(2):
@@ -191,6 +191,17 @@ def test_the_page_shows_what_is_there_and_follows_it(
     page.get_by_role("link", name="Events").click()
     expect(page.locator("tbody tr").first).to_contain_text("released")
     window.examine("events")
+
+    page.get_by_role("link", name="Trace").click()
+    for source, outcome in ((one["container"], "dropped"), (neighbour.id, "delivered")):
+        page.get_by_label("From", exact=True).fill(source)
+        page.get_by_label("To", exact=True).fill(address.partition("/")[0])
+        page.get_by_label("Protocol").select_option("tcp")
+        page.get_by_label("Port").fill("80")
+        page.get_by_role("button", name="Trace").click()
+        expect(page.locator(".outcome")).to_contain_text(outcome)
+        expect(page.locator("ol.path li.ended")).to_have_count(outcome == "dropped")
+    window.examine("trace", always=True)
 
     page.goto(url.partition("?")[0] + "ui/pools/none")
     expect(page.get_by_role("alert")).to_be_visible()

@@ -200,6 +200,24 @@ def test_errors_are_pages(controller: FakeController, page: Callable[..., str]) 
     assert "secret" not in text
 
 
+def test_a_trace_is_drawn_and_what_is_wrong_said_beside_the_form(
+    controller: FakeController, page: Callable[..., str]
+) -> None:
+    assert "nothing is sent" in page("/ui/trace")
+    make_network(controller)
+    attach(controller, "blue", "c1")
+    text = page("/ui/trace?source=c1&destination=10.9.9.9&protocol=tcp&port=80&sender=")
+    assert '<li class="ended"><strong>container c1</strong> dropped: it is in quarantine</li>' in text
+    assert "What to change: let it out" in text
+    assert 'value="10.9.9.9"' in text
+    assert "<option selected>tcp</option>" in text
+    for wrong in ("port=many", "port=70000", "protocol=ipx", "sender=nobody"):
+        text = page(f"/ui/trace?source=c1&destination=c1&{wrong}", 400)
+        assert f"{wrong.partition('=')[0]}: " in text
+        assert 'value="c1"' in text
+    assert "destination: " in page("/ui/trace?source=c1", 400)
+
+
 def test_who_may_not_is_told_how(controller: FakeController) -> None:
     client: FlaskClient = create_app(controller, controller, controller, version="9.9").test_client()
     response = client.get("/")
