@@ -200,7 +200,7 @@ def test_the_page_shows_what_is_there_and_follows_it(
         page.get_by_label("Port").fill("80")
         page.get_by_role("button", name="Trace").click()
         expect(page.locator(".outcome")).to_contain_text(outcome)
-        expect(page.locator("ol.path li.ended")).to_have_count(outcome == "dropped")
+        expect(page.locator("ol.path li.ended")).to_have_count(int(outcome == "dropped"))
     window.examine("trace", always=True)
 
     page.goto(url.partition("?")[0] + "ui/pools/none")
