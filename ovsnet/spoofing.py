@@ -1,8 +1,8 @@
 """Anti-spoofing: which ports are guarded, and as whom their owners may send.
 
 A use case, called by the controller, Docker's driver and the spare ports; tells the switch's flows what is wanted. A port that is
-made drops everything until it is somebody's, and an attach is answered once the switch has the flows: so there is never a moment
-in which a container could send as somebody else.
+nobody's lets nothing in but what the one may send who is expected to get it, and an attach is answered once the switch has the
+flows: so there is never a moment in which a container could send as somebody else.
 """
 
 from __future__ import annotations
