@@ -9,8 +9,8 @@ second time, marked, as if we were not there: NORMAL on our bridges, whatever it
     TARGET  per port: whose address is advertised, or tried out
     OPTION  per port: the MAC inside solicitations and advertisements
 
-A port that is nobody's, and that nobody is expected to get, has one flow, which drops everything. Flows carry in their cookie whose
-they are: node and port number.
+A port that is nobody's, and that nobody is expected to get, has one flow, which drops everything. Flows carry in their cookie
+whose they are: node and port number.
 """
 
 from __future__ import annotations

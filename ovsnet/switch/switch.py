@@ -371,7 +371,7 @@ def _port(bridge: str, port: Any) -> SwitchPort:
 
 
 def _since(statistics: dict[str, int], counted: str) -> dict[str, int]:
-    """What has been counted since. A counter that is lower than it was began anew, with the device (RFC 2863, ifCounterDiscontinuityTime)."""
+    """What has been counted since. A counter that is lower than it was began anew, with its device."""
     try:
         before = json.loads(counted)
         return {
