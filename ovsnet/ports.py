@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -150,24 +150,25 @@ class Ports:
         with self._wake:
             shelf = self._shelf(network)
             shelf.last_use = time.monotonic()
-            if shelf.ready:
-                found = self._best(shelf, set(addresses))
-                shelf.ready.remove(found)
-                if found.expected is not None:
-                    self._promised[found.name] = found.expected
-                return found
-        return self._make(network, 1)[0]
+            ready = list(shelf.ready)
+        best = self._best(network, ready, set(addresses))  # asks the store, for which nobody else is to wait
+        with self._wake:
+            if best is not None and best in shelf.ready:
+                shelf.ready.remove(best)
+            else:
+                best = shelf.ready.popleft() if shelf.ready else None
+            if best is not None and best.expected is not None:
+                self._promised[best.name] = best.expected
+        return best or self._make(network, 1)[0]
 
-    def _best(self, shelf: _Shelf, wanted: Collection[IPAddress]) -> Spare:
+    def _best(self, network: Network, ready: Sequence[Spare], wanted: Collection[IPAddress]) -> Spare | None:
         """The spare that is made for who wants these addresses; for who wants none, the first that expects what still can be."""
-        for one in shelf.ready:
+        for one in ready:
             if one.expected is not None and (
-                set(one.expected.addresses) == wanted
-                if wanted
-                else self._expects.still_next(shelf.network, one.expected)
+                set(one.expected.addresses) == wanted if wanted else self._still_next(network, one)
             ):
                 return one
-        return shelf.ready[0]
+        return next(iter(ready), None)
 
     def make(self, network: Network, count: int, trunk: tuple[int, ...] = (), tag: int | None = None) -> list[str]:
         """New ports in one transaction, all or none, that nobody may send by yet. SwitchUnavailable, LinkFailed."""
@@ -403,7 +404,10 @@ class Ports:
             stale: list[Spare] = []
             try:
                 with self._wake:
-                    stale += (one for one in shelf.ready if not self._still_next(shelf.network, one))
+                    ready = list(shelf.ready)
+                wrong = [one for one in ready if not self._still_next(shelf.network, one)]
+                with self._wake:
+                    stale += (one for one in wrong if one in shelf.ready)  # some may have been taken
                     shelf.ready = deque(one for one in shelf.ready if one not in stale)
                 senders = self._expected(shelf.network, [one.name for one in stale])
                 self._spoofing.prepare(shelf.network, senders)
