@@ -240,8 +240,9 @@ class Ports:
         """
         with self._wake:
             self._returns.clear()
-        with self._taking:  # what is becoming one right now is one then
-            self._write()
+        if self._taking.acquire(timeout=self._timeout):  # what is becoming one right now is one then
+            self._taking.release()
+        self._write()
         with self._wake:
             written = list(self._written)
         for one in written:
@@ -341,24 +342,31 @@ class Ports:
                     quiet = self._quiet_end() - time.monotonic()
                     self._wake.wait(quiet if 0 < quiet < 1.0 else 1.0)
                 busy = self._has_work()
-            if busy:
-                # The answer leaves first, and what others want meanwhile shares the transaction.
-                time.sleep(_BREATH)
-                with self._wake:
-                    hushed = time.monotonic() < self._quiet_end()
-                if not hushed:
-                    self._write()
-                    with self._taking:
-                        self._take_back()
-                with self._wake:
-                    shelf = self._due() if self._running else None
-                    missing = self._spares - len(shelf.ready) if shelf else 0
-                if shelf is not None:
-                    with self._filling:
-                        self._fill(shelf, missing)
-                with self._filling:
-                    self._expect_others()
-            self._drop_idle()
+            try:
+                if busy:
+                    self._work()
+                self._drop_idle()
+            except Exception:  # without this thread no port would be removed any more
+                LOG.exception("keeping spare ports failed by a defect")
+                time.sleep(1.0)
+
+    def _work(self) -> None:
+        """One turn of what is done behind answers."""
+        time.sleep(_BREATH)  # the answer leaves first, and what others want meanwhile shares the transaction
+        with self._wake:
+            hushed = time.monotonic() < self._quiet_end()
+        if not hushed:
+            self._write()
+            with self._taking:
+                self._take_back()
+        with self._wake:
+            shelf = self._due() if self._running else None
+            missing = self._spares - len(shelf.ready) if shelf else 0
+        if shelf is not None:
+            with self._filling:
+                self._fill(shelf, missing)
+        with self._filling:
+            self._expect_others()
 
     def _nudge(self) -> None:
         """Wake the thread if there is something to do; what has to wait for quiet to end it finds by itself."""
@@ -445,13 +453,14 @@ class Ports:
             spares = self._return(network, returns)
         except OvsnetError as exc:
             LOG.warning("%d ports of network %s do not become spares again: %s", len(ours), network.name, exc)
-        with self._wake:
-            for name in ours:
-                self._returns.pop(name, None)
-            shelf = self._shelves.get(network.uuid)
-            if shelf is not None and self._running and shelf.network.tag == network.tag:
-                self._unwanted -= {one.name for one in spares}
-                shelf.ready.extend(spares)
+        finally:  # by a defect too: then they are removed
+            with self._wake:
+                for name in ours:
+                    self._returns.pop(name, None)
+                shelf = self._shelves.get(network.uuid)
+                if shelf is not None and self._running and shelf.network.tag == network.tag:
+                    self._unwanted -= {one.name for one in spares}
+                    shelf.ready.extend(spares)
 
     def _return(self, network: Network, returns: Mapping[str, _Return]) -> Collection[Spare]:
         """Those that are spares now; before they are up again nobody may send by them who did."""

@@ -301,11 +301,12 @@ def test_a_port_that_cannot_be_a_spare_again_is_removed(
     wait_until(lambda: switch.returned == (many if why == "too many" else []), "the others are kept")
 
 
+@pytest.mark.parametrize("error", [LinkFailed("the kernel refuses"), TypeError("a defect")])
 def test_what_fails_while_a_port_comes_back_leaves_none(
-    switch: FakeSwitch, start: Callable[[], Ports], store: FakeStore
+    error: Exception, switch: FakeSwitch, start: Callable[[], Ports], store: FakeStore
 ) -> None:
     def clear() -> bool:
-        raise LinkFailed("the kernel refuses")
+        raise error
 
     ports = filled(start, store)
     ports.give_back("mine", NETWORK, clear)
