@@ -59,6 +59,16 @@ lock() {
 
 unlock() { exec 9>&-; }
 
+# become MODULE [ARGUMENT...]: installs what is missing, said on standard error, and goes on as that Python module.
+become() {
+    MESSAGES=2
+    lock
+    setup >&2
+    unlock
+    cd "$REPO"
+    exec .venv/bin/python -m "$@"
+}
+
 # until_true SECONDS COMMAND...: polls until COMMAND succeeds; fails after SECONDS.
 until_true() {
     local deadline=$((SECONDS + $1))

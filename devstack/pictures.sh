@@ -4,9 +4,4 @@
 #   pictures.sh [DIRECTORY]        by default docs/pictures
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-MESSAGES=2
-lock
-setup >&2
-unlock
-cd "$REPO"
-exec .venv/bin/python -m tests.pictures "$@"
+become tests.pictures "$@"

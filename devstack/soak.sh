@@ -4,9 +4,4 @@
 # Exit status 0 if all that has to hold has held. The host is a network namespace of its own.
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-MESSAGES=2
-lock
-setup >&2
-unlock
-cd "$REPO"
-exec .venv/bin/python -m tests.soak "$@"
+become tests.soak "$@"
