@@ -90,7 +90,9 @@ class Checker:
         return [found for found in self._all() if found[0] in first]
 
     def _all(self) -> Iterator[tuple[Finding, _Repair | None]]:
-        # Ports first: a port whose endpoint is not there *later* was left behind, and not made meanwhile.
+        # Ports first: a port whose endpoint is not there *later* was left behind, and not made meanwhile. Before them those that
+        # are known without an endpoint: kept ready, about to be, or on their way out.
+        known = self._controller.ports.shelved()
         ports = {one.name: one for one in self._controller.switch.ports()}
         pools, leases, endpoints, networks = self._store.snapshot()
         yield from self._leases(pools, leases, {one.key: one for one in endpoints})
@@ -98,7 +100,7 @@ class Checker:
         mine = [one for one in endpoints if one.node == self._controller.settings.node]
         for endpoint in mine:
             yield from self._host(endpoint, networks[endpoint.network], ports.get(endpoint.port))
-        yield from self._orphans(ports, {one.port for one in mine}, networks)
+        yield from self._orphans(ports, known.union(one.port for one in mine), networks)
 
     # -- the cluster --------------------------------------------------------------------------------------------------
 
@@ -199,7 +201,7 @@ class Checker:
             )
 
     def _orphans(
-        self, ports: dict[str, SwitchPort], used: set[str], networks: dict[str, Network]
+        self, ports: dict[str, SwitchPort], used: frozenset[str], networks: dict[str, Network]
     ) -> Iterator[tuple[Finding, _Repair | None]]:
         for port in ports.values():
             if port.role is not PortRole.ENDPOINT or port.name in used:

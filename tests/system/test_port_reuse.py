@@ -88,3 +88,16 @@ def test_a_limited_port_is_not_kept(stack: Stack, pod: Callable[[], Pod]) -> Non
     (port,) = ports(stack, "endpoint")
     assert box.delete(conf).ok
     wait_until(lambda: port not in ports(stack, "spare") | ports(stack, "endpoint"), "it is removed")
+
+
+def test_a_port_that_is_coming_back_is_nobodys_mistake(stack: Stack, ovs: Ovs, pod: Callable[[], Pod]) -> None:
+    """Still marked for its container while the switch takes its time: no orphan, of which a repair would remove a spare port."""
+    box, conf = pod(), stack.conf("again", subnet=SUBNET)
+    box.attach(conf)
+    (port,) = ports(stack, "endpoint")
+    wait_until(lambda: len(ports(stack, "spare")) == 4, "there are spare ports")
+    with ovs.vswitchd.paused():
+        assert box.delete(conf).ok
+        assert stack.cli("ipam", "check").returncode == 0
+        assert ports(stack, "endpoint") == {port}
+    wait_until(lambda: port in ports(stack, "spare"), "it is a spare one")
