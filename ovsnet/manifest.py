@@ -268,14 +268,38 @@ def compare(
                 steps.append(Step("change", "pool", entry.name, fields=changes))
         steps += _reservations(entry, {} if have is None else have["reservations"])
     known = {one["name"]: one for one in networks}
+    made: list[Step] = []
+    retagged: list[Step] = []
     for wish in manifest.networks:
         here = known.get(wish.name)
         if here is None:
             fields = {key: (None, value) for key, value in _wishes(wish).items() if value not in ({}, [])}
-            steps.append(Step("create", "network", wish.name, fields=fields))
+            made.append(Step("create", "network", wish.name, fields=fields))
         else:
             conflicts += [f"network {wish.name}: {one}" for one in _network_differences(wish, here)]
-    return Plan(gone + steps, conflicts)
+            if wish.vlan not in (None, here["vlan"]):
+                retagged.append(Step("change", "network", wish.name, fields={"vlan": (here["vlan"], wish.vlan)}))
+    in_turn, waiting = _in_turn(retagged, {name: one["bridge"] for name, one in known.items()})
+    conflicts += [
+        f"network {one.name}: vlan: {one.fields['vlan'][1]} is not free before another of these networks has left it; "
+        "give one of them a free tag first"
+        for one in waiting
+    ]
+    return Plan(gone + steps + in_turn + made, conflicts)
+
+
+def _in_turn(changes: Sequence[Step], bridges: Mapping[str, str]) -> tuple[list[Step], list[Step]]:
+    """Changes of VLAN tags, each after the one that leaves its tag; and those that wait for one another."""
+    ordered: list[Step] = []
+    left = list(changes)
+    while left:
+        kept = {(bridges[one.name], one.fields["vlan"][0]) for one in left}
+        free = [one for one in left if (bridges[one.name], one.fields["vlan"][1]) not in kept]
+        if not free:
+            break
+        ordered += free
+        left = [one for one in left if one not in free]
+    return ordered, left
 
 
 def _wishes(entry: PoolEntry | NetworkEntry) -> dict[str, Any]:
@@ -308,8 +332,10 @@ def _differences(entry: PoolEntry, have: Pool) -> tuple[dict[str, tuple[Any, Any
 
 
 def _network_differences(wish: NetworkEntry, have: Network) -> Iterator[str]:
+    """What of a network differs that cannot be changed."""
     wishes = _wishes(wish)
     pools, subnets = wishes.pop("pools", None), wishes.pop("subnets", None)
+    wishes.pop("vlan", None)  # that can be changed
     for key, value in wishes.items():
         if value is not None and value != dict(have)[key]:  # None: whatever ovsnet chose
             yield _fixed(key, dict(have)[key], value)

@@ -88,10 +88,12 @@ def _rehearse(client: Client, steps: list[Step]) -> list[OvsnetError]:
         return []  # what is removed makes room for the rest
     coming = {step.name for step in steps if (step.action, step.kind) == ("create", "pool")}
     changing = {step.name for step in steps if (step.action, step.kind) == ("change", "pool")}
+    leaving = {step.fields["vlan"][0] for step in steps if (step.action, step.kind) == ("change", "network")}
     refused: list[OvsnetError] = []
     for step in steps:
         of = {step.pool, *step.fields.get("pools", ((), ()))[1]}
-        if of & (coming | changing) or (step.action, step.kind) == ("change", "reservation"):
+        tag = step.fields.get("vlan", (None, None))[1]
+        if of & (coming | changing) or tag in leaving or (step.action, step.kind) == ("change", "reservation"):
             continue
         try:
             _carry_out(client, step, dry_run=True)
@@ -136,6 +138,8 @@ def _carry_out(client: Client, step: Step, *, dry_run: bool = False) -> None:
             client.change_pool(step.name, dry_run=dry_run, **values)
         case "create", "network":
             client.create_network(step.name, dry_run=dry_run, **values)
+        case "change", "network":
+            client.change_network(step.name, dry_run=dry_run, **values)
         case "create", "reservation":
             client.reserve(step.pool, step.name, values["address"], dry_run=dry_run)
         case "change", "reservation":

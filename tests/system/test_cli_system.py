@@ -150,6 +150,9 @@ def test_a_file_is_applied(clean: Stack, netns: NewNetns, tmp_path: Path) -> Non
     assert [row["name"] for row in clean.show("network", "ls")] == ["n1"]
     changed = apply(SITE.replace("10.87.0.64/26", "10.87.0.128/25"), "--yes")
     assert (changed.returncode, changed.stdout.split(":")[0]) == (0, "~ pool web"), changed
+    moved = apply(SITE.replace("vlan: 87", "vlan: 88"), "--yes")
+    assert (moved.returncode, moved.stdout.splitlines()[-1]) == (0, "~ network n1: vlan 87 -> 88"), moved
+    assert box.pings(GATEWAY, count=5)
     clean.cli("network", "rm", "--force", "n1")
     assert apply("{}", "--prune", "--yes").returncode == 0
     assert clean.show("pool", "ls") == []

@@ -149,7 +149,7 @@ def test_a_pool_changes_in_place(apply: Run, path: str) -> None:
             ["pool web: gateway: none cannot become 10.2.0.1"],
         ),
         ("pools: [{name: web, subnet: 10.2.0.0/24, labels: {a: b}}]", ["pool web: labels"]),
-        ("networks: [{name: blue, vlan: 21, routed: false}]", ["blue: vlan: 20 cannot become 21", "blue: routed: yes"]),
+        ("networks: [{name: blue, vlan: 21, routed: false}]", ["blue: routed: yes cannot become no"]),
         ("networks: [{name: blue, pools: [web]}]", ["network blue: pools and subnets"]),
         ("networks: [{name: red, pools: [green]}]", ["network red: no such thing: 'green'"]),
     ],
@@ -162,6 +162,29 @@ def test_what_cannot_be_is_told_before_anything_is_done(apply: Run, path: str, t
         assert one in refused.stderr
     assert "nothing was done" in refused.stderr
     assert [one["name"] for one in Client(path).pools()] == ["blue-6", "web"]
+
+
+def tagged(**tags: int) -> str:
+    return "networks: [" + ", ".join(f"{{name: {name}, vlan: {tag}}}" for name, tag in tags.items()) + "]"
+
+
+def test_networks_get_other_tags_in_an_order_that_is_possible(apply: Run, path: str) -> None:
+    apply(tagged(a=20, b=21, c=22))
+    done = apply(tagged(d=20, a=21, b=22, c=23))
+    assert (done.exit_code, done.stdout.splitlines()) == (
+        0,
+        [
+            "~ network c: vlan 22 -> 23",
+            "~ network b: vlan 21 -> 22",
+            "~ network a: vlan 20 -> 21",
+            "+ network d: vlan 20",
+        ],
+    )
+    assert {one["name"]: one["vlan"] for one in Client(path).networks()} == {"a": 21, "b": 22, "c": 23, "d": 20}
+    refused = apply(tagged(a=22, b=21, c=24))
+    assert refused.exit_code == 4
+    assert "network a: vlan: 22 is not free before" in refused.stderr
+    assert apply(tagged(a=21, c=23)).stdout == "nothing to do\n"
 
 
 def test_nothing_goes_unless_it_is_pruned(apply: Run, run: Run, controller: FakeController, path: str) -> None:
