@@ -185,7 +185,12 @@ class Conversation:
             raise _Refusal(HTTPStatus.REQUEST_TIMEOUT, f"the request has not come within {TIMEOUT:.0f} s") from None
         close = minor == b"0" or b"close" in fields.get(b"connection", b"").lower()
         with self._serving():
-            self._send(self._handler(verb, path, body), close=close, without_body=verb == "HEAD")
+            answer = self._handler(verb, path, body)
+            try:
+                self._send(answer, close=close, without_body=verb == "HEAD")
+            finally:
+                if answer.behind is not None:
+                    answer.behind()
         return not close
 
     # -- reading ------------------------------------------------------------------------------------------------------

@@ -314,10 +314,11 @@ R = TypeVar("R", bound=Request)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes back: an HTTP status, and a JSON object."""
+    """What goes back: an HTTP status, and a JSON object. `behind` is done once it has gone, or cannot go."""
 
     status: int
     body: bytes
+    behind: Callable[[], None] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -382,8 +383,7 @@ class Plugin:
                 500, f"internal error ({type(exc).__name__}): look into the log of ovsnetd, and report it as a bug"
             )
         operation.end(result)
-        operation.tell(**told)
-        return answer
+        return dataclasses.replace(answer, behind=lambda: operation.tell(**told))
 
 
 # What of a request its line in the log has. Options and labels may hold anything, secrets too.

@@ -44,11 +44,11 @@ def schema_text() -> str:
 
 
 class Pending(Generic[T]):
-    """A change that is on its way; `result` waits for its end, any number of times. `lazy` is explained at Engine.submit."""
+    """A change that is on its way; `result` waits for its end, any number of times. See Engine.submit for `lazy` and `hurry`."""
 
-    def __init__(self, engine: Engine, command: Command, *, lazy: bool = False) -> None:
+    def __init__(self, engine: Engine, command: Command, *, lazy: bool = False, hurry: bool = True) -> None:
         self._engine = engine
-        self._future = engine.submit(command, lazy=lazy)
+        self._future = engine.submit(command, lazy=lazy, hurry=hurry)
 
     def result(self) -> T:
         """What the command yields, or its error; DeadlineExceeded if the outcome is unknown."""
@@ -399,7 +399,7 @@ class Store:
 
     def release_soon(self, pool: Pool, address: IPAddress, kinds: Collection[OwnerKind]) -> Pending[bool]:
         """`release` for who does not wait for it."""
-        return Pending(self._engine, commands.ReleaseLease(self, pool.uuid, address, kinds))
+        return Pending(self._engine, commands.ReleaseLease(self, pool.uuid, address, kinds), hurry=False)
 
     def exhausted(self, network: Network) -> Pool | None:
         """A pool of a network that has no address for a new endpoint, or None."""
@@ -607,7 +607,7 @@ class Store:
 
     def set_sandbox_soon(self, uuid: str, sandbox: str) -> Pending[Endpoint]:
         """Change an endpoint's `sandbox`, lazily, for who does not wait for it; EndpointNotFound."""
-        return Pending(self._engine, commands.SetEndpoint(self, uuid, {"sandbox": sandbox}), lazy=True)
+        return Pending(self._engine, commands.SetEndpoint(self, uuid, {"sandbox": sandbox}), lazy=True, hurry=False)
 
     def set_published(self, uuid: str, ports: Sequence[PublishedPort]) -> Endpoint:
         """Change the published ports of an endpoint; PortInUse, EndpointNotFound."""
