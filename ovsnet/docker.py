@@ -27,7 +27,6 @@ from .errors import (
     AddressInUse,
     EndpointNotFound,
     InvalidRequest,
-    LinkExists,
     NetworkNotFound,
     OvsnetError,
     PoolOverlap,
@@ -590,7 +589,7 @@ class DockerDriver:
             addresses = tuple(_interface(one) for one in (address, address6) if one)
             self._check_reservations(network, addresses, name)
             self._controller.ensure_here(network)
-            spare = self._controller.ports.take(network, trunk, {one.ip for one in addresses})
+            spare = self._controller.ports.take(network, trunk, {one.ip for one in addresses}, linked=True)
             port = spare.name
             reach(Point.ENDPOINT_PORT)
             draft = Endpoint(
@@ -606,7 +605,7 @@ class DockerDriver:
                 mac=mac,
                 mtu=network.mtu,
                 port=port,
-                link=self._controller.names.docker_link(endpoint_id),
+                link=self._controller.names.docker_link(port),
                 labels={REQUESTER: requester, **({STICKY: name} if name else {})},
                 bandwidth=limits,
                 trunk=trunk,
@@ -651,14 +650,9 @@ class DockerDriver:
         return endpoint
 
     def _plug(self, endpoint: Endpoint) -> None:
-        """The link that Join will name. One that an endpoint of the same id has left, whose port is about to go, makes way."""
+        """The link that Join will name."""
         links = self._controller.links
-        try:
-            links.plug_host(endpoint.port, endpoint.link, endpoint.mac, endpoint.mtu)
-        except LinkExists:
-            if not links.unplug_host(endpoint.link):
-                raise
-            links.plug_host(endpoint.port, endpoint.link, endpoint.mac, endpoint.mtu)
+        links.plug_host(endpoint.port, endpoint.link, endpoint.mac, endpoint.mtu)
         if endpoint.quarantined:
             links.silence(endpoint.port)
 

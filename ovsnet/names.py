@@ -50,9 +50,9 @@ class DeviceNames:
         """The host's internal port that carries a network's gateway addresses; the same for the same network."""
         return f"{self.prefix}g{_digest(network_uuid)}"
 
-    def docker_link(self, endpoint_id: str) -> str:
-        """The container link as Docker finds it in the host's namespace, before it moves and renames it."""
-        return f"{self.prefix}c{_digest(endpoint_id)}"
+    def docker_link(self, port: str) -> str:
+        """The container link on that port as Docker finds it in the host's namespace, before it moves and renames it."""
+        return f"{self.prefix}c{port.removeprefix(self.prefix + 'p')}"
 
     @property
     def port_pattern(self) -> str:

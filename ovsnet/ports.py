@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from .crashpoints import Point, reach
 from .errors import OvsnetError
 from .link import Links
-from .model import IPAddress, Network, PortRole, Sender, SwitchPort
+from .model import IPAddress, Network, Origin, PortRole, Sender, SwitchPort
 from .names import DeviceNames
 from .spoofing import SpoofGuard
 from .switch import Switch
@@ -40,17 +40,19 @@ _KEPT = 4  # times as many ports as are made ahead are kept of those that come b
 
 @dataclass(frozen=True, slots=True)
 class Spare:
-    """A port that is made; who is expected to get it, may send by it already."""
+    """A port that is made; who is expected to get it, may send by it already. If `linked`, it has Docker's link, on the host."""
 
     name: str
     expected: Sender | None = None
+    linked: bool = False
 
 
 @dataclass(slots=True)
 class _Shelf:
-    """The spare ports of one network."""
+    """The spare ports of one network. If it is `linked`, they are made with a link, which only Docker can use."""
 
     network: Network
+    linked: bool
     ready: deque[Spare] = field(default_factory=deque)
     last_use: float = field(default_factory=time.monotonic)
     last_look: float = 0.0  # whether who is expected still can be
@@ -139,24 +141,27 @@ class Ports:
         trunk: tuple[int, ...] = (),
         addresses: Collection[IPAddress] = (),
         tag: int | None = None,
+        *,
+        linked: bool = False,
     ) -> Spare:
         """A port on `network`'s bridge with its tag, up; a spare, or else one made now. SwitchUnavailable, LinkFailed.
 
-        Of the spares one that expects `addresses`, if they are asked for. One that is to carry the VLANs of a `trunk` as well, or
-        that is to have a `tag` of its own, is never a spare.
+        Of the spares one that expects `addresses`, if they are asked for; one with a link on it only if `linked`, as Docker wants
+        it. One that is to carry the VLANs of a `trunk` as well, or that is to have a `tag` of its own, is never a spare.
         """
         if trunk or tag is not None:
             return self._make(network, 1, trunk, tag)[0]
         with self._wake:
             shelf = self._shelf(network)
             shelf.last_use = time.monotonic()
-            ready = list(shelf.ready)
+            shelf.linked &= linked  # from now on either can take them
+            ready = [one for one in shelf.ready if linked or not one.linked]
         best = self._best(network, ready, set(addresses))  # asks the store, for which nobody else is to wait
         with self._wake:
-            if best is not None and best in shelf.ready:
+            if best not in shelf.ready:  # somebody was quicker
+                best = next((one for one in shelf.ready if linked or not one.linked), None)
+            if best is not None:
                 shelf.ready.remove(best)
-            else:
-                best = shelf.ready.popleft() if shelf.ready else None
             if best is not None and best.expected is not None:
                 self._promised[best.name] = best.expected
         return best or self._make(network, 1)[0]
@@ -292,7 +297,7 @@ class Ports:
             if shelf is not None and shelf.ready:
                 self._unwanted.update(one.name for one in shelf.ready)
                 self._waiting_since = self._waiting_since or time.monotonic()
-            shelf = self._shelves[network.uuid] = _Shelf(network)
+            shelf = self._shelves[network.uuid] = _Shelf(network, linked=network.origin is Origin.DOCKER)
         return shelf
 
     def _expected(self, network: Network, names: Collection[str]) -> dict[str, Sender | None]:
@@ -323,13 +328,25 @@ class Ports:
             reach(Point.SPARE_MADE)
             senders = self._expected(network, names) if ahead else dict.fromkeys(names)
             self._spoofing.prepare(network, senders, numbers)
-            for name in names:
-                self._links.prepare_port(name, network.mtu)
+            spares = self._set_up(network, senders, linked=ahead and self._linked(network))
             reach(Point.SPARE_READY)
         except OvsnetError:
             _log_failure(self._remove(names), "ports stay that failed")  # the answer is what failed first
             raise
-        return [Spare(name, senders[name]) for name in names]
+        return spares
+
+    def _set_up(self, network: Network, senders: Mapping[str, Sender | None], *, linked: bool) -> list[Spare]:
+        """Set guarded ports up, and make a link on each, which saves Docker 2 ms and RTNL; a container of CNI makes its own."""
+        for name, sender in senders.items():
+            self._links.prepare_port(name, network.mtu)
+            if linked:
+                self._links.plug_host(name, self._names.docker_link(name), sender.mac if sender else "", network.mtu)
+        return [Spare(name, sender, linked) for name, sender in senders.items()]
+
+    def _linked(self, network: Network) -> bool:
+        with self._wake:
+            shelf = self._shelves.get(network.uuid)
+            return shelf is not None and shelf.linked
 
     @staticmethod
     def _spare(name: str, network: Network, trunk: tuple[int, ...] = ()) -> SwitchPort:
@@ -424,7 +441,7 @@ class Ports:
                 for one in stale:
                     self.discard(one.name)
             else:
-                self._shelve(shelf, [Spare(name, sender) for name, sender in senders.items()])
+                self._shelve(shelf, [replace(one, expected=senders[one.name]) for one in stale])
 
     def _still_next(self, network: Network, spare: Spare) -> bool:
         return spare.expected is None or self._expects.still_next(network, spare.expected)
@@ -472,10 +489,9 @@ class Ports:
         reach(Point.PORT_CLEARED)
         ports = {self._spare(name, network): self._links.counters(name) for name in bare}
         (names,) = self._switch.return_ports(ports).result(self._timeout)
-        for name in names:
-            self._links.prepare_port(name, network.mtu)
+        spares = self._set_up(network, {name: senders[name] for name in names}, linked=self._linked(network))
         reach(Point.PORT_RETURNED)
-        return [Spare(name, senders[name]) for name in names]
+        return spares
 
     def _write(self) -> None:
         """Send the claims and removals that wait."""

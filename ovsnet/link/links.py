@@ -285,11 +285,15 @@ class Links:
     def plug_host(self, port: str, link: str, mac: str, mtu: int) -> LinkInfo:
         """Make the link `link` on `port` in the host's namespace, down and without addresses, for Docker to move.
 
-        Again is harmless; another device of that name is LinkExists.
+        With an empty `mac` it has the port's. Again is harmless; another device of that name is LinkExists.
         """
         check_ifname(link)
         with _reported(link), Socket() as host, contextlib.ExitStack() as undo:
             lower = _existing(host, port)
+            if host.index_of(link) is not None:  # made ahead: seldom is there anything to change then
+                info = _read(self._host, host, [], None, name=link)
+                if info is not None and _ours(info, lower) and not info.up and (info.mac, info.mtu) == (mac, mtu):
+                    return info
             index, created = self._macvlan(host, host, lower, link, mtu, None)
             if created:
                 undo.callback(host.batch, [m.del_link(index, "undo the creation")])

@@ -423,7 +423,8 @@ def test_a_namespace_of_another_kind(tmp_path: Path) -> None:
 
 
 def test_docker_finds_its_link_on_the_host(links: Links, switch: Switch, box: harness.Netns) -> None:
-    port, link = switch.port(f"{HOST4}/24"), switch.names.docker_link("endpoint")
+    port = switch.port(f"{HOST4}/24")
+    link = switch.names.docker_link(port)
     links.prepare_port(port, MTU)
     info = links.plug_host(port, link, mac_for(V4.ip), MTU)
     assert info == links.plug_host(port, link, mac_for(V4.ip), MTU) == links.link(link)
@@ -450,7 +451,8 @@ def test_docker_finds_its_link_on_the_host(links: Links, switch: Switch, box: ha
 
 
 def test_dockers_link_is_parked_when_it_is_down_on_the_host(links: Links, switch: Switch, box: harness.Netns) -> None:
-    port, link = switch.port(), switch.names.docker_link("endpoint")
+    port = switch.port()
+    link = switch.names.docker_link(port)
     assert not links.parked(link, port)
     links.plug_host(port, link, mac_for(V4.ip), MTU)
     assert links.parked(link, port)
@@ -463,7 +465,8 @@ def test_dockers_link_is_parked_when_it_is_down_on_the_host(links: Links, switch
 
 
 def test_the_hosts_link_is_deleted_once(links: Links, switch: Switch) -> None:
-    port, link = switch.port(), switch.names.docker_link("endpoint")
+    port = switch.port()
+    link = switch.names.docker_link(port)
     links.plug_host(port, link, mac_for(V4.ip), MTU)
     assert links.unplug_host(link) is True
     assert links.unplug_host(link) is False

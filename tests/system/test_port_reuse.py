@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
 
-from tests.harness import Ovs, Stack, wait_until
+from tests.harness import IMAGE, Dockerd, Ovs, Stack, wait_until
 from tests.system.containers import Pod
 from tests.system.frames import packet_socket
 from tests.system.test_metrics import value
@@ -101,3 +102,40 @@ def test_a_port_that_is_coming_back_is_nobodys_mistake(stack: Stack, ovs: Ovs, p
         assert stack.cli("ipam", "check").returncode == 0
         assert ports(stack, "endpoint") == {port}
     wait_until(lambda: port in ports(stack, "spare"), "it is a spare one")
+
+
+def test_dockers_link_is_made_ahead_and_never_used_twice(
+    stack: Stack, dockerd: Dockerd, pod: Callable[[], Pod]
+) -> None:
+    def links() -> dict[str, int]:
+        """Index of each macvlan of ours that lies ready on the host, by the port that it is on."""
+        shown = json.loads(stack.host.run("ip", "-json", "link", "show", "type", "macvlan").stdout)
+        return {one["link"]: one["ifindex"] for one in shown if one["ifname"].startswith(stack.prefix)}
+
+    def index(container: str) -> int:
+        return int(dockerd.docker("exec", container, "cat", "/sys/class/net/eth0/ifindex").stdout)
+
+    def ready() -> bool:
+        return len(links()) >= 4 and links().keys() == ports(stack, "spare")
+
+    drivers = ("-d", stack.driver, "--ipam-driver", stack.driver, "-o", "ovsnet.name=ahead")
+    dockerd.docker("network", "create", *drivers, "--subnet", SUBNET, "ahead")
+    run = ("run", "-d", "--network", "ahead")
+    dockerd.docker(*run, "--name", "first", IMAGE, "sleep", "600")
+    wait_until(ready, "each spare port has a link")
+    before = links()
+    dockerd.docker(*run, "--name", "second", IMAGE, "sleep", "600")
+    (port,) = (name for name, number in before.items() if number == index("second"))
+
+    box = pod()
+    address = box.attach(stack.conf("ahead")).partition("/")[0]  # on a port without one
+    assert port in ports(stack, "endpoint")
+    assert dockerd.docker("exec", "second", "ping", "-c", "1", address).returncode == 0
+    wait_until(lambda: links().keys() <= ports(stack, "spare"), "no link is left over")
+
+    dockerd.docker("rm", "--force", "second")
+    wait_until(lambda: port in ports(stack, "spare"), "the port is a spare one")
+    assert links().get(port) != before[port]
+    assert box.delete(stack.conf("ahead")).ok
+    dockerd.docker("rm", "--force", "first")
+    dockerd.docker("network", "rm", "ahead")

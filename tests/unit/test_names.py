@@ -26,7 +26,7 @@ NAMES = DeviceNames("abcd")
 
 
 def test_device_names_fit_and_are_told_apart() -> None:
-    made = [NAMES.new_port(), NAMES.new_doomed_link(), NAMES.gateway("n"), NAMES.docker_link("e")]
+    made = [NAMES.new_port(), NAMES.new_doomed_link(), NAMES.gateway("n"), NAMES.docker_link(NAMES.new_port())]
     assert all(len(name) <= IFNAME_MAX and name.startswith("abcd") and check_ifname(name) for name in made)
     assert len({name[4] for name in made}) == len(made)  # the role's letter
     assert [fnmatch(name, NAMES.port_pattern) for name in made] == [True, False, False, False]
@@ -35,7 +35,8 @@ def test_device_names_fit_and_are_told_apart() -> None:
 
 def test_derived_names_are_the_same_again_and_fresh_ones_are_not() -> None:
     assert NAMES.gateway("n") == NAMES.gateway("n") != NAMES.gateway("m")
-    assert NAMES.docker_link("e") == NAMES.docker_link("e") != NAMES.docker_link("f")
+    port = NAMES.new_port()
+    assert NAMES.docker_link(port) == NAMES.docker_link(port) != NAMES.docker_link(NAMES.new_port())
     assert len({NAMES.new_port() for _ in range(1000)}) == 1000
 
 

@@ -62,7 +62,14 @@ class FakeSwitch:
 
 
 class FakeLinks:
-    """Prepares anything."""
+    """Prepares anything, and notes which ports got a link, and its name and MAC."""
+
+    def __init__(self) -> None:
+        self.plugged: dict[str, tuple[str, str]] = {}
+
+    def plug_host(self, port: str, link: str, mac: str, mtu: int) -> None:
+        del mtu
+        self.plugged[port] = (link, mac)
 
     def prepare_port(self, port: str, mtu: int) -> None:
         del port, mtu
@@ -125,6 +132,11 @@ def switch() -> FakeSwitch:
 
 
 @pytest.fixture
+def links() -> FakeLinks:
+    return FakeLinks()
+
+
+@pytest.fixture
 def guard() -> FakeGuard:
     return FakeGuard()
 
@@ -135,14 +147,14 @@ def store() -> FakeStore:
 
 
 @pytest.fixture
-def start(switch: FakeSwitch, guard: FakeGuard, store: FakeStore) -> Iterator[Callable[[], Ports]]:
+def start(switch: FakeSwitch, links: FakeLinks, guard: FakeGuard, store: FakeStore) -> Iterator[Callable[[], Ports]]:
     begun: list[Ports] = []
 
     def make() -> Ports:
         names = DeviceNames("tst")
         made = Ports(
             cast("Switch", switch),
-            cast("Links", FakeLinks()),
+            cast("Links", links),
             cast("SpoofGuard", guard),
             names,
             expects=store,
@@ -312,6 +324,33 @@ def test_what_fails_while_a_port_comes_back_leaves_none(
     ports.give_back("mine", NETWORK, clear)
     wait_until(lambda: switch.gone == ["mine"], "it is removed")
     assert len(ready(ports)) == 4
+
+
+def test_the_spares_of_dockers_networks_have_links_that_cni_does_not_get(
+    switch: FakeSwitch, links: FakeLinks, start: Callable[[], Ports]
+) -> None:
+    ports, network, names = start(), replace(NETWORK, origin=Origin.DOCKER), DeviceNames("tst")
+
+    def linked() -> list[bool]:
+        return [one.linked for one in ready(ports)]
+
+    assert not ports.take(network, linked=True).linked  # made for it: it makes its link itself
+    wait_until(lambda: linked() == [True] * 4, "the spares are made")
+    assert links.plugged == {
+        one.name: (names.docker_link(one.name), one.expected.mac) for one in ready(ports) if one.expected
+    }
+    mine = ports.take(network, linked=True)
+    assert mine.linked
+    ports.give_back(mine.name, network, lambda: links.plugged.pop(mine.name, None) is not None)
+    wait_until(lambda: linked() == [True] * 4 and mine.name in links.plugged, "it is back, with another link")
+
+    made = len(switch.made)
+    assert not ports.take(network).linked
+    assert (linked(), len(switch.made)) == ([True] * 4, made + 1)
+    assert [ports.take(network, linked=True).linked for _ in range(4)] == [True] * 4
+    ports.replenish()
+    wait_until(lambda: linked() == [False] * 4, "the next can be anybody's")
+    assert not ports.take(network, linked=True).linked
 
 
 def test_spares_follow_their_networks_tag(switch: FakeSwitch, start: Callable[[], Ports]) -> None:
