@@ -631,14 +631,14 @@ def test_died_and_undone(faulty: Faulty, fault_row: FaultRow, kind: type[Case]) 
 
 @pytest.mark.whole
 @pytest.mark.timeout(600)
-def test_died_under_dockerd(faulty: Faulty, fault_row: FaultRow, tmp_path: Path) -> None:
+def test_died_under_dockerd(faulty: Faulty, fault_row: FaultRow, directory: Path) -> None:
     """What dockerd itself makes of it: it may take the failure for final, but the next container comes up and is the only one."""
     driver, points = faulty.stack.driver, DockerEndpoints.POINTS
     before = faulty.traces()
     faulty.slowest, doubled = 0.0, 0
     with ExitStack() as undo:
         threads = undo.enter_context(ThreadPoolExecutor(1))
-        dockerd = Dockerd(faulty.host, faulty.token, tmp_path / "docker")
+        dockerd = Dockerd(faulty.host, faulty.token, directory / "died")
         undo.callback(dockerd.close)
         dockerd.start()
         create = ("network", "create", "--driver", driver, "--ipam-driver", driver, "--subnet", SUBNET)

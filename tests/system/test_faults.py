@@ -97,7 +97,7 @@ def test_ovsnetd_is_down(faulty: Faulty, conf: dict[str, Any], tmp_path: Path, f
 
 @pytest.mark.whole
 @pytest.mark.timeout(300)
-def test_dockerd_calls_in_vain(faulty: Faulty, tmp_path: Path, fault_row: FaultRow) -> None:
+def test_dockerd_calls_in_vain(faulty: Faulty, directory: Path, fault_row: FaultRow) -> None:
     """What Docker's users see while ovsnetd is down, and when it comes back meanwhile: docs/decisions/0027."""
     driver, before = faulty.stack.driver, faulty.traces()
     run, timer = ("run", "--detach", "--network", NETWORK, "--name"), threading.Timer(1.0, faulty.start)
@@ -110,7 +110,7 @@ def test_dockerd_calls_in_vain(faulty: Faulty, tmp_path: Path, fault_row: FaultR
         return told
 
     with ExitStack() as undo:
-        dockerd = Dockerd(faulty.host, faulty.token, tmp_path / "docker")
+        dockerd = Dockerd(faulty.host, faulty.token, directory / "vain")
         undo.callback(dockerd.close)
         undo.callback(faulty.ensure)
         dockerd.start()
