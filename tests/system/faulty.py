@@ -199,7 +199,7 @@ class Faulty:
             self.api.delete_pool(pool["id"], force=True)
 
     def traces(self) -> set[str]:
-        """All that is there: rows, leases, ports and links (but for the spare ones), published ports and limits."""
+        """All that is there: rows, leases, ports and links (but for spare ports, and links on them), published ports, limits."""
         found = {f"{noun} {row['name']}" for noun in ("pool", "network") for row in getattr(self.api, f"{noun}s")()}
         found |= {f"endpoint {row['container']}" for row in self.endpoints()}
         found |= {
@@ -215,7 +215,7 @@ class Faulty:
                 spare.add(name)
             elif "ovsnet-owner" in marks:
                 found.add(f"port {name}")
-        links = {link["ifname"] for link in self.stack.host.ip("link", "show")}
+        links = {link["ifname"] for link in self.stack.host.ip("link", "show") if link.get("link") not in spare}
         found |= {f"link {name}" for name in links - spare if name.startswith(self.stack.prefix)}
         rules = self.stack.host.run("nft", "list", "ruleset").stdout
         found |= {f"rule {line.strip()}" for line in rules.splitlines() if str(PORT) in line or "limit rate" in line}

@@ -394,25 +394,32 @@ REPLAY: Life = [
 _NODE = {"DiscoveryType": 1, "DiscoveryData": {"Address": "192.0.2.7", "Self": True}}
 _SWARM_POOL = [("10.94.1.0/24", "10.94.1.1/24", None)]
 _GENERIC = {"ovsnet.name": "swarm"}
-_SWARM_PART: Life = [  # of every node that has a task on the network, on managers too
-    pool("10.94.1.0/24", "pool", space="ovsnet-global"),
-    address("pool", "10.94.1.1", GATEWAY, "10.94.1.1/24"),
-    network(SWARM, {"com.docker.network.generic": _GENERIC}, _SWARM_POOL, []),
-    address("pool", "<task.ip>", None, "<task>"),
-    endpoint(TASK, None, "<task>"),
-    join(TASK, "10.94.1.1"),
-    ("Docker does: move in", "<link>", "<task>"),
-    ("Look: reaches", "10.94.1.1"),
-    ("Look: leases", "pool", {"10.94.1.1": "gateway", "<vip.ip>": "docker", "<task.ip>": "endpoint"}),
-    *of("Leave", both=TASK),
-    ("Docker does: move out", "<link>"),
-    *of("DeleteEndpoint", both=TASK),
-    *release("pool", "<task.ip>"),
-    *release("pool", "10.94.1.1"),
-    ("IpamDriver.ReleasePool", {"PoolID": "<pool>"}, {}),
-    ("NetworkDriver.DeleteNetwork", {"NetworkID": SWARM}, {}),
-    ("Look: leases", "pool", {"10.94.1.1": "gateway", "<vip.ip>": "docker"}),
-]
+
+
+def _swarm_part(link: str) -> Life:
+    """What every node is told that has a task on the network, on managers too."""
+    joining, told, joined = join(TASK, "10.94.1.1")
+    return [
+        pool("10.94.1.0/24", "pool", space="ovsnet-global"),
+        address("pool", "10.94.1.1", GATEWAY, "10.94.1.1/24"),
+        network(SWARM, {"com.docker.network.generic": _GENERIC}, _SWARM_POOL, []),
+        address("pool", "<task.ip>", None, "<task>"),
+        endpoint(TASK, None, "<task>"),
+        (joining, told, joined | {"InterfaceName": {"SrcName": link, "DstPrefix": "eth"}}),
+        ("Docker does: move in", link, "<task>"),
+        ("Look: reaches", "10.94.1.1"),
+        ("Look: leases", "pool", {"10.94.1.1": "gateway", "<vip.ip>": "docker", "<task.ip>": "endpoint"}),
+        *of("Leave", both=TASK),
+        ("Docker does: move out", link),
+        *of("DeleteEndpoint", both=TASK),
+        *release("pool", "<task.ip>"),
+        *release("pool", "10.94.1.1"),
+        ("IpamDriver.ReleasePool", {"PoolID": "<pool>"}, {}),
+        ("NetworkDriver.DeleteNetwork", {"NetworkID": SWARM}, {}),
+        ("Look: leases", "pool", {"10.94.1.1": "gateway", "<vip.ip>": "docker"}),
+    ]
+
+
 SWARM_LIFE: Life = [
     *hello("global"),
     ("NetworkDriver.DiscoverNew", _NODE, {}),
@@ -428,11 +435,11 @@ SWARM_LIFE: Life = [
     (*network(SWARM2, {}, _SWARM_POOL, None, "AllocateNetwork")[:2], Refused("subnet 10.94.1.0/24 belongs to")),
     *release("pool", "10.94.1.1"),
     ("IpamDriver.ReleasePool", {"PoolID": "<pool>"}, {}),
-    *_SWARM_PART,
+    *_swarm_part("<link>"),
     # The task moves to another node
     address("pool", "<task.ip>", {}, "<task>"),
     ("Docker does: start again",),
-    *_SWARM_PART,
+    *_swarm_part("<link2>"),
     # docker network rm, at the manager
     *release("pool", "<vip.ip>"),
     ("NetworkDriver.FreeNetwork", {"NetworkID": SWARM}, {}),
