@@ -11,6 +11,7 @@ import hmac
 import secrets
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from http import HTTPStatus
@@ -37,6 +38,9 @@ _TOLD: Final = (
 )
 _PATIENCE: Final = 30.0  # seconds for ovsnetd, which gives a sign of life every ten, and for the browser
 _CHUNK: Final = 1 << 16
+VISITORS: Final = (
+    128  # connections at once, each with a thread; anybody on the host can make one, with or without the key
+)
 
 
 class Door(ThreadingHTTPServer):
@@ -47,6 +51,7 @@ class Door(ThreadingHTTPServer):
     def __init__(self, path: str, port: int) -> None:
         self.path = path
         self.key = secrets.token_urlsafe(32)
+        self._places = threading.BoundedSemaphore(VISITORS)
         try:
             super().__init__((LOOPBACK, port), _Visit)
         except OSError as exc:
@@ -61,6 +66,24 @@ class Door(ThreadingHTTPServer):
     def cookie(self) -> str:
         """Its name: cookies are shared by all ports of a host."""
         return f"ovsnet-{self.server_port}"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection by a thread of its own; one too many is closed at once."""
+        if not self._places.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._places.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """That thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that goes away in the middle is nothing to tell; anything else is."""

@@ -10,7 +10,7 @@ import pytest
 
 from tests.harness import CniResult, Netns, Stack, wait_until
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("nothing_left")]
+pytestmark = [pytest.mark.long, pytest.mark.faults, pytest.mark.usefixtures("nothing_left")]
 
 NAMESPACES, INTERFACES, AT_ONCE = 20, 50, 50
 

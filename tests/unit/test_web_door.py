@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import socketserver
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -13,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from ovsnet.errors import Unavailable
+from ovsnet.web import door as door_module
 from ovsnet.web.door import Door
+from tests.harness import wait_until
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -120,3 +124,23 @@ def test_ovsnetd_that_is_away_is_told(tmp_path: Path) -> None:
 def test_a_port_that_is_taken_is_refused(door: Door) -> None:
     with pytest.raises(Unavailable, match=str(door.server_port)):
         Door(door.path, door.server_port)
+
+
+def test_visitors_that_say_nothing_are_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(door_module, "VISITORS", 3)
+    with Door(str(tmp_path / "absent"), 0) as narrow, ExitStack() as undo:
+        thread = threading.Thread(target=narrow.serve_forever, args=(0.01,))
+        thread.start()
+        undo.callback(thread.join, 10)
+        undo.callback(narrow.shutdown)
+        silent = [undo.enter_context(socket.create_connection(("127.0.0.1", narrow.server_port), 10)) for _ in range(3)]
+        with socket.create_connection(("127.0.0.1", narrow.server_port), 10) as late:
+            assert late.recv(1) == b""
+        silent[0].close()
+
+        def served() -> bool:
+            with suppress(OSError):  # closed at once, as long as the place is not free yet
+                return ask(narrow, "/")[0].status == 403
+            return False
+
+        wait_until(served, "the next one is served")
