@@ -58,6 +58,11 @@ class _Shelf:
     last_look: float = 0.0  # whether who is expected still can be
     not_before: float = 0.0
 
+    @property
+    def count(self) -> int:
+        """How many there are for whoever comes: links that only Docker can use are in the way of others."""
+        return sum(self.linked or not one.linked for one in self.ready)
+
 
 @dataclass(frozen=True, slots=True)
 class _Return:
@@ -378,7 +383,7 @@ class Ports:
                 self._take_back()
         with self._wake:
             shelf = self._due() if self._running else None
-            missing = self._spares - len(shelf.ready) if shelf else 0
+            missing = self._spares - shelf.count if shelf else 0
         if shelf is not None:
             with self._filling:
                 self._fill(shelf, missing)
@@ -407,7 +412,7 @@ class Ports:
         now = time.monotonic()
         enough = self._spares if now >= self._quiet_until else self._spares / 2
         for shelf in self._shelves.values():
-            if len(shelf.ready) < enough and shelf.not_before <= now:
+            if shelf.count < enough and shelf.not_before <= now:
                 return shelf
         return None
 
