@@ -47,7 +47,7 @@ class World:
         leases = {pool["name"]: self.client.leases(pool["name"]) for pool in rows["pools"]}
         ports = self._ports()
         spare = {name for name, (_, ids) in ports.items() if ids["ovsnet-role"] == "spare"}
-        links = {link["ifname"] for link in stack.host.ip("link", "show")}
+        links = {link["ifname"] for link in stack.host.ip("link", "show") if link.get("link") not in spare}
         return {
             **{noun: sorted(found, key=lambda row: str(row["id"])) for noun, found in rows.items()},
             "leases": {name: sorted(map(str, found)) for name, found in leases.items()},
@@ -72,6 +72,8 @@ def world(stack: Stack, netns: NewNetns) -> Iterator[World]:
     other = netns()
     added = stack.cni("ADD", "other", other, OWN, CNI_ARGS=f"IP={TAKEN}")
     assert added.ok, added
+    (port,) = (one["port"] for one in world.client.endpoints())
+    wait_until(lambda: port in world.look()["ports"], "the port is marked as the endpoint's, behind the answer", 5)
     yield world
     for endpoint in world.client.endpoints():
         world.client.delete_endpoint(endpoint["id"])
