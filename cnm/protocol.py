@@ -365,7 +365,7 @@ class Plugin:
             return failure(404, f"{what}: not found: this is no method of Docker's plugin protocol")
         if verb != "POST":
             return failure(405, f"{what}: method not allowed: call it by POST")
-        operation = Operation("docker", path[1:], self._observe)
+        operation = Operation("docker", path[1:], self._observe, first=True)
         result, told = OvsnetError.code, dict[str, Any]()
         try:
             request = route.parse(body)
@@ -383,7 +383,12 @@ class Plugin:
                 500, f"internal error ({type(exc).__name__}): look into the log of ovsnetd, and report it as a bug"
             )
         operation.end(result)
-        return dataclasses.replace(answer, behind=lambda: operation.tell(**told))
+
+        def behind() -> None:
+            operation.complete()
+            operation.tell(**told)
+
+        return dataclasses.replace(answer, behind=behind)
 
 
 # What of a request its line in the log has. Options and labels may hold anything, secrets too.

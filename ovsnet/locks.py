@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .errors import DeadlineExceeded
+
+
+class Hold:
+    """A lock that is held, by the block that it was taken for."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self.kept = False
+        self._release = release
+
+    def keep(self) -> Callable[[], None]:
+        """Hold it beyond the end of the block, until what this returns is called, once, by any thread."""
+        self.kept = True
+        return self._release
 
 
 class KeyedLocks:
@@ -17,24 +30,32 @@ class KeyedLocks:
         self._locks: dict[str, tuple[threading.Lock, int]] = {}
 
     @contextmanager
-    def hold(self, key: str, timeout: float) -> Iterator[None]:
+    def hold(self, key: str, timeout: float) -> Iterator[Hold]:
         """Hold the lock of `key`; DeadlineExceeded when it is not free within `timeout` seconds."""
         with self._guard:
             lock, users = self._locks.get(key, (threading.Lock(), 0))
             self._locks[key] = (lock, users + 1)
+        if not lock.acquire(timeout=timeout):
+            self._leave(key)
+            raise DeadlineExceeded(
+                f"another operation on {key} has not ended in {timeout:.0f} s", hint="ask again later"
+            )
+
+        def release() -> None:
+            lock.release()
+            self._leave(key)
+
+        held = Hold(release)
         try:
-            if not lock.acquire(timeout=timeout):
-                raise DeadlineExceeded(
-                    f"another operation on {key} has not ended in {timeout:.0f} s", hint="ask again later"
-                )
-            try:
-                yield
-            finally:
-                lock.release()
+            yield held
         finally:
-            with self._guard:
-                lock, users = self._locks[key]
-                if users == 1:
-                    del self._locks[key]
-                else:
-                    self._locks[key] = (lock, users - 1)
+            if not held.kept:
+                release()
+
+    def _leave(self, key: str) -> None:
+        with self._guard:
+            lock, users = self._locks[key]
+            if users == 1:
+                del self._locks[key]
+            else:
+                self._locks[key] = (lock, users - 1)

@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
@@ -31,6 +31,7 @@ from ovsdbapp.backend.ovs_idl import idlutils
 
 from .errors import DeadlineExceeded, OvsnetError, Unavailable
 from .jsonrpc import speed_up
+from .operations import behind
 
 LOG = logging.getLogger(__name__)
 
@@ -232,6 +233,11 @@ class Engine:
                     )
                 self._changed.wait(left)
 
+    @property
+    def in_flight(self) -> Mapping[Any, Any]:
+        """What the commands of the transaction on its way have noted for each other. To be read under the lock."""
+        return self._flight[0].scratch if self._flight is not None else {}
+
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def submit(
@@ -261,7 +267,7 @@ class Engine:
         if hurry:
             self._send_now()
         else:
-            self._rouse()
+            behind(self._rouse)  # it would compete with the answer
         return request.future
 
     def _rouse(self) -> None:

@@ -32,7 +32,7 @@ LOG = logging.getLogger(__name__)
 _FAREWELL = 2.0  # seconds to wait for spares that are being made for a network that goes away
 _BREATH = 0.005  # seconds by which work behind an answer lets it go ahead
 _RETRY_PAUSE = 5.0  # seconds before ports are tried again after the switch refused
-_HUSH = 0.1  # seconds that work behind an answer keeps out of the way of what the caller does next
+_HUSH = 0.3  # seconds that work behind an answer keeps out of the way of what the caller does next
 _HUSH_MOST = 0.5  # seconds that claims and removals wait, however many callers ask for quiet
 _AT_ONCE = 4  # ports that become spares again in one go: claims and removals wait meanwhile, 20 ms for each
 _KEPT = 4  # times as many ports as are made ahead are kept of those that come back
@@ -203,11 +203,7 @@ class Ports:
         Docker moves a link into a sandbox, or out of one, after our answer, and needs RTNL for that, which vswitchd holds for
         as long as it makes or removes ports.
         """
-        with self._wake:
-            now = time.monotonic()
-            if now >= self._quiet_until:
-                self._wake.notify()  # the thread looks when it ends
-            self._quiet_until = now + _HUSH
+        self._quiet_until = time.monotonic() + _HUSH
 
     def claim(self, name: str, endpoint: str) -> None:
         """Write on the port whose it is, behind the answer: the store's row says so already."""
@@ -391,9 +387,8 @@ class Ports:
             self._expect_others()
 
     def _nudge(self) -> None:
-        """Wake the thread if there is something to do; what has to wait for quiet to end it finds by itself."""
-        if self._has_work():
-            self._wake.notify()
+        """Have the thread look what there is to do, or when the quiet ends that this has to wait for."""
+        self._wake.notify()
 
     def _has_work(self) -> bool:
         now = time.monotonic()
