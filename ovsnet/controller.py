@@ -43,7 +43,7 @@ from .ipam import carve, check_spec, default_gateway
 from .jobs import Progress
 from .journal import Journal
 from .link import Links, Netns, open_netns
-from .locks import KeyedLocks
+from .locks import Hold, KeyedLocks
 from .model import (
     ANTI_SPOOFING,
     OWN_LABELS,
@@ -432,15 +432,15 @@ class Controller:
                 self._load_rules()
         forget(alter.to_forget(tuple(gone), now))
 
-    def bridge_lock(self, bridge: str) -> AbstractContextManager[None]:
+    def bridge_lock(self, bridge: str) -> AbstractContextManager[Hold]:
         """Held while the networks of a bridge are changed; DeadlineExceeded."""
         return self._locks.hold(f"bridge {bridge}", self.settings.deadline)
 
-    def endpoint_lock(self, endpoint: Endpoint, timeout: float | None = None) -> AbstractContextManager[None]:
+    def endpoint_lock(self, endpoint: Endpoint, timeout: float | None = None) -> AbstractContextManager[Hold]:
         """Held while an endpoint is changed; DeadlineExceeded, by default after the settings' deadline."""
         return self._locks.hold(endpoint.key, self.settings.deadline if timeout is None else timeout)
 
-    def key_lock(self, key: str) -> AbstractContextManager[None]:
+    def key_lock(self, key: str) -> AbstractContextManager[Hold]:
         """Held while the endpoint of that owner key is made or changed; DeadlineExceeded."""
         return self._locks.hold(key, self.settings.deadline)
 
@@ -1020,9 +1020,9 @@ class Controller:
     def give_back(self, endpoint: Endpoint, sandbox: str = "") -> None:
         """Have the silent port of an endpoint that the store has forgotten kept for the next one, or removed.
 
-        Its link is in the namespace at `sandbox`, or has gone with it; or on the host, as Docker leaves it.
+        Its link is in the namespace at `sandbox`, or has gone with it; or on the host, as Docker leaves it. Waits for nothing.
         """
-        network = self.store.find_network(endpoint.network)
+        network = self.store.latest_network(endpoint.network)
 
         def clear() -> bool:
             if endpoint.origin is Origin.DOCKER:

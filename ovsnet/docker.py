@@ -14,15 +14,16 @@ import ipaddress
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from . import alter, docker_options
+from . import docker_options
 from .controller import AVOID, Controller, draft_pool
 from .crashpoints import Point, reach
+from .docker_endpoints import REQUESTER, DockerEndpoints
 from .docker_options import check_keys
-from .dockerd import Callers
+from .dockerd import Callers, Incarnation
 from .errors import (
     AddressInUse,
     EndpointNotFound,
@@ -32,6 +33,7 @@ from .errors import (
     PoolOverlap,
     PortInUse,
 )
+from .holds import Holds
 from .model import (
     ANTI_SPOOFING,
     DEFAULT_SPACE,
@@ -53,7 +55,6 @@ from .model import (
     endpoint_key,
 )
 from .nat import first_free
-from .ports import Spare
 from .releases import Releases
 from .store import Pending
 
@@ -62,9 +63,6 @@ LOG = logging.getLogger(__name__)
 SPACES = (DEFAULT_SPACE, f"{DEFAULT_SPACE}-global")
 SWARM = "swarm:"  # of a pool's `requested_by`: it belongs to the swarm's network whose id follows, on all nodes
 STICKY = "ovsnet.name"  # label of an endpoint: the name for which its address is kept
-REQUESTER = (
-    "ovsnet.docker-requester"  # label of an endpoint: the dockerd that made it, or that replayed its address last
-)
 _GENERIC = "com.docker.network.generic"
 _ENDPOINT_NAME = "com.docker.network.endpoint.name"  # moby 28 and later tell it with RequestAddress
 _PORT_MAP = "com.docker.network.portmap"
@@ -151,9 +149,13 @@ class DockerDriver:
         # Second addresses of endpoints (by uuid) that a new dockerd, the first here, may repeat: one it has repeated.
         self._repeatable: set[tuple[str, str, IPAddress]] = set()
         self._releases = Releases(controller.store)
+        self._holds = Holds(controller.store, self._releases.after)
+        self._endpoints = DockerEndpoints(controller, self.callers, self._holds, self._releases)
 
     def stop(self) -> None:
         """Finish what goes on behind answers."""
+        self._endpoints.promises.settle()
+        self._holds.stop()
         self._releases.stop()
 
     # -- IPAM ---------------------------------------------------------------------------------------------------------
@@ -212,9 +214,14 @@ class DockerDriver:
         self._store.set_pool_requester(existing.uuid, requester)
         return existing, False
 
+    def _settle(self, pool: str) -> None:
+        """Have the leases of a pool, given by uuid, be what Docker has been told."""
+        self._holds.settle(pool)
+        self._releases.settle(pool)
+
     def _check_replay(self, pool: Pool, requester: str) -> None:
         """A pool that stands: fine for a new dockerd (replay) or as long as nothing uses it (a retry), else a second wish."""
-        self._releases.settle(pool.uuid)
+        self._settle(pool.uuid)
         in_use = self._store.networks_of(pool) or self._store.leases(pool.uuid)
         if in_use and pool.requested_by == requester != "":
             raise PoolOverlap(
@@ -263,7 +270,7 @@ class DockerDriver:
         pool = self._find_pool(pool_id)
         if pool is None or pool.requested_by.startswith(SWARM):
             return
-        self._releases.settle(pool_id)
+        self._settle(pool_id)
         networks = self._store.networks_of(pool)
         for network in networks:
             self._controller.show_gateway_route(network)  # Docker gave up a network that was to join this one
@@ -276,8 +283,10 @@ class DockerDriver:
         """RequestAddress: an address with the pool's prefix length."""
         self._controller.ports.hush()
         pool = self._store.pool(pool_id)
-        self._releases.settle(pool.uuid)
         wanted = _address(address) if address else None
+        if wanted is not None:
+            self._holds.settle(pool.uuid)
+        self._releases.settle(pool.uuid)
         an_operators = pool.origin is not Origin.DOCKER and pool.gateway is None  # and it is to stay without a gateway
         if options.get("RequestAddressType") == _GATEWAY_TYPE and not an_operators:
             return pool.interface(self._store.allocate_gateway(pool, wanted))
@@ -296,14 +305,17 @@ class DockerDriver:
         """Lease an address that nobody on the pool's network answers for, if that is to be probed."""
         networks = self._store.networks_of(pool)
         passed_over: set[IPAddress] = set()
+        any_would_do = wanted is None and not any(one in pool.reservations for one in names)
         while True:
             token = str(wanted) if wanted else secrets.token_hex(8)
             owner = LeaseOwner(OwnerKind.DOCKER, f"{requester}/{token}")
-            address = self._store.allocate(pool, owner, wanted, names=names)
+            held = self._holds.take(pool, owner) if any_would_do and self._endpoint_follows(pool, networks) else None
+            address = held or self._store.allocate(pool, owner, wanted, names=names)
             reach(Point.DOCKER_ADDRESS)
             if not networks or not self._controller.answered(networks[0], address):
                 return address
-            self._store.release(pool, address, {OwnerKind.DOCKER}, owner=owner)
+            if not held or not self._holds.drop(pool, address):
+                self._store.release(pool, address, {OwnerKind.DOCKER}, owner=owner)
             self._store.avoid(networks[0], address, AVOID)
             if address == wanted or address in passed_over:
                 raise AddressInUse(
@@ -311,6 +323,15 @@ class DockerDriver:
                     hint="find it, or ask for another address",
                 )
             passed_over.add(address)
+
+    def _endpoint_follows(self, pool: Pool, networks: Sequence[Network]) -> bool:
+        """Whether Docker calls CreateEndpoint, here and now, for who asks for an address of that pool."""
+        return (
+            pool.origin is Origin.DOCKER
+            and self._controller.settings.docker_scope == "local"
+            and not pool.requested_by.startswith(SWARM)
+            and [len(one.docker_ids) for one in networks if one.origin is Origin.DOCKER] == [1]
+        )
 
     def _is_replay(self, pool: Pool, address: IPAddress, requester: str) -> bool:
         """Whether Docker holds that address already and a new dockerd repeats it. Notes the new incarnation."""
@@ -357,10 +378,18 @@ class DockerDriver:
             return
         value = _address(address)
         self._owed.pop((pool.uuid, value), None)
+        if self._holds.drop(pool, value) or self._another_hosts(pool, value):
+            return
         gateways = {one.ip for network in self._store.networks_of(pool) for one in network.gateways}
         stays = value in gateways or pool.origin is not Origin.DOCKER or pool.requested_by.startswith(SWARM)
         self._releases.begin(pool, value, {OwnerKind.DOCKER} if stays else _RELEASABLE)
         reach(Point.DOCKER_ADDRESS_GONE)
+
+    def _another_hosts(self, pool: Pool, address: IPAddress) -> bool:
+        """Whether a dockerd of another host has it: one of ours was told of it as well, and was refused its endpoint."""
+        owner = self._store.lease_owner(pool, address)
+        holder = Incarnation.parse(owner.id.rpartition("/")[0]) if owner and owner.kind is OwnerKind.DOCKER else None
+        return holder is not None and holder.node != self._controller.settings.node
 
     def _find_pool(self, pool_id: str) -> Pool | None:
         return next((one.pool for one in self._store.pools() if one.pool.uuid == pool_id), None)
@@ -549,7 +578,8 @@ class DockerDriver:
         network = self._store.docker_network(network_id)
         if network is None:
             return
-        self._releases.settle()
+        self._endpoints.promises.settle()
+        self._settle("")
         if network.origin is Origin.DOCKER and network.docker_ids == {network_id}:
             self._controller.delete_network(network.uuid)
         else:
@@ -576,11 +606,11 @@ class DockerDriver:
         name = docker_options.sticky_name(given)
         network = self._network(network_id)
         key = endpoint_key(network.uuid, endpoint_id, "")
-        with self._controller.key_lock(key):
+        with self._controller.key_lock(key) as lock:
             found = self._store.find_endpoint(key)
             if found is not None:  # the first call may have died before it was through
                 if not found.sandbox and self._controller.links.link(found.link) is None:
-                    self._plug(found)
+                    self._endpoints.plug(found)
                 if found.bandwidth:
                     self._controller.limit(found)
                 return found
@@ -610,51 +640,7 @@ class DockerDriver:
                 bandwidth=limits,
                 trunk=trunk,
             )
-            endpoint = self._make(network, draft, spare, name, requester)
-        self._controller.ports.hush()
-        self._controller.ports.claim(port, endpoint.uuid)
-        reach(Point.ENDPOINT_CLAIMED)
-        self._controller.ports.replenish()
-        return endpoint
-
-    def _make(self, network: Network, draft: Endpoint, spare: Spare, name: str, requester: str) -> Endpoint:
-        """The endpoint of `draft` with its link; if that fails, nothing of it stays, its port included."""
-        families = {one.subnet.version for one in self._store.pools_of(network)}
-        with ExitStack() as undo:
-            undo.callback(self._controller.ports.discard, draft.port)
-            if name:
-                self._keep(network, draft.addresses, name, undo)
-                reach(Point.ENDPOINT_KEPT)
-            wanted = [one.ip for one in draft.addresses if one.version in families]
-            # Lazily: Docker was given the addresses durably, and if a power cut takes the endpoint, they stay Docker's.
-            write = self._store.attach_soon(draft, wanted, adopt=True, lazy=True)
-            undo.callback(self._controller.unwrite, write, requester)
-            # The link is made while the store writes: on a spare port, which goes with it if we die, it means nothing.
-            planned = write.planned or write.result()
-            reach(Point.ENDPOINT_WRITTEN)
-            opening = self._controller.open_spare(network, planned, spare)
-            self._plug(planned)
-            endpoint = write.result()
-            alter.catch_up(self._controller, endpoint, network)
-            if endpoint.mac != planned.mac:  # made from an address that another controller was quicker to take
-                opening = self._controller.spoofing.open(network, endpoint)
-                self._plug(endpoint)
-            self._controller.spoofing.wait(opening)
-            reach(Point.ENDPOINT_PLUGGED)
-            if endpoint.bandwidth:
-                undo.callback(self._controller.unlimit, endpoint)
-                self._controller.limit(endpoint)
-            reach(Point.ENDPOINT_LIMITED)
-            undo.pop_all()
-        self._controller.note_attached(draft.key)
-        return endpoint
-
-    def _plug(self, endpoint: Endpoint) -> None:
-        """The link that Join will name."""
-        links = self._controller.links
-        links.plug_host(endpoint.port, endpoint.link, endpoint.mac, endpoint.mtu)
-        if endpoint.quarantined:
-            links.silence(endpoint.port)
+            return self._endpoints.make(network, draft, spare, name, lock)
 
     def _check_reservations(self, network: Network, addresses: Sequence[IPInterface], name: str) -> None:
         """InvalidRequest where the address and the endpoint's name do not fit: it is too late to give another address."""
@@ -674,14 +660,6 @@ class DockerDriver:
                 )
             if given is not None:
                 self._owed.pop((pool.uuid, given), None)
-
-    def _keep(self, network: Network, addresses: Sequence[IPInterface], name: str, undo: ExitStack) -> None:
-        """Reserve the addresses that Docker was given for `name`."""
-        for pool in self._store.pools_of(network):
-            for one in addresses:
-                if one.version == pool.subnet.version and name not in pool.reservations:
-                    self._store.reserve(pool, name, one.ip, adopt=True)
-                    undo.callback(self._store.unreserve, pool, name)
 
     def join(self, network_id: str, endpoint_id: str, sandbox_key: str, options: Mapping[str, Any]) -> JoinResult:
         """Join: which link Docker moves into the sandbox, and the gateways there."""
@@ -703,9 +681,8 @@ class DockerDriver:
 
     def leave(self, network_id: str, endpoint_id: str) -> None:
         """Leave: the published ports go; the link stays, for Docker moves it back only after this."""
-        network = self._store.docker_network(network_id)
-        endpoint = network and self._store.find_endpoint(endpoint_key(network.uuid, endpoint_id, ""))
-        if endpoint:
+        endpoint = self._find_endpoint(network_id, endpoint_id)
+        if endpoint is not None:
             self._controller.note_attached(endpoint.key)  # Docker moves the link now
             self._unpublish(endpoint)
             reach(Point.ENDPOINT_UNPUBLISHED)
@@ -731,29 +708,14 @@ class DockerDriver:
 
         The link goes with its port, behind the answer: deleting it here would take 15 to 20 ms under RTNL.
         """
-        network = self._store.docker_network(network_id)
-        endpoint = network and self._store.find_endpoint(endpoint_key(network.uuid, endpoint_id, ""))
-        if not endpoint:
+        endpoint = self._find_endpoint(network_id, endpoint_id)
+        if endpoint is None:
             return
-        with self._controller.endpoint_lock(endpoint):
+        with self._controller.endpoint_lock(endpoint) as lock:
             present = self._store.find_endpoint(endpoint.key)
             if present is None:
                 return
-            links = self._controller.links
-            if not links.parked(present.link, present.port):  # as it is when Docker has moved it back
-                links.silence(present.port)
-            reach(Point.ENDPOINT_SILENCED)
-            self._controller.unpublish(present)
-            self._controller.unlimit(present)
-            reach(Point.ENDPOINT_UNLIMITED)
-            self._controller.ports.hush()
-            with ExitStack() as undo:
-                undo.callback(self._controller.ports.discard, present.port)
-                self._store.detach(present.uuid, leave_to=present.labels.get(REQUESTER, ""))
-                reach(Point.ENDPOINT_GONE)
-                undo.pop_all()
-            self._controller.give_back(present)
-            reach(Point.ENDPOINT_DISCARDED)
+            self._endpoints.remove(present, lock)
 
     def endpoint_info(self, network_id: str, endpoint_id: str) -> Mapping[str, str]:
         """EndpointOperInfo: what `docker network inspect` may show."""
@@ -792,9 +754,8 @@ class DockerDriver:
 
     def revoke_external(self, network_id: str, endpoint_id: str) -> None:
         """RevokeExternalConnectivity; missing is success. Leave and DeleteEndpoint do the same, for Docker may forget this."""
-        network = self._store.docker_network(network_id)
-        endpoint = network and self._store.find_endpoint(endpoint_key(network.uuid, endpoint_id, ""))
-        if endpoint:
+        endpoint = self._find_endpoint(network_id, endpoint_id)
+        if endpoint is not None:
             self._unpublish(endpoint)
 
     def _unpublish(self, endpoint: Endpoint) -> None:
@@ -812,8 +773,21 @@ class DockerDriver:
             )
         return network
 
+    def _find_endpoint(self, network_id: str, endpoint_id: str) -> Endpoint | None:
+        """Docker's endpoint, as Leave and what follows it want it: missing is success."""
+        network = self._store.docker_network(network_id)
+        if network is None:
+            return None
+        key = endpoint_key(network.uuid, endpoint_id, "")
+        with suppress(OvsnetError):  # that it was never written
+            self._endpoints.promises.check(key)
+        self._endpoints.promises.forget(key)
+        return self._store.find_endpoint(key)
+
     def _endpoint(self, network: Network, endpoint_id: str) -> Endpoint:
-        endpoint = self._store.find_endpoint(endpoint_key(network.uuid, endpoint_id, ""))
+        key = endpoint_key(network.uuid, endpoint_id, "")
+        self._endpoints.promises.check(key)
+        endpoint = self._store.find_endpoint(key)
         if endpoint is None:
             raise EndpointNotFound(
                 f"Docker's endpoint {endpoint_id[:12]} is not known on network {network.name}", hint="connect again"

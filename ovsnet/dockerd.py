@@ -89,9 +89,15 @@ class Callers:
             yield str(caller)
         except Exception as exc:
             if isinstance(exc, Unavailable) or not isinstance(exc, OvsnetError):  # the latter is a defect
-                with self._lock:
-                    self._doubtful.add(caller)
+                self.doubt(str(caller))
             raise
+
+    def doubt(self, identity: str) -> None:
+        """The dockerd of that identity, as it is stored, may hold what we do not know of."""
+        one = Incarnation.parse(identity)
+        if one is not None:
+            with self._lock:
+                self._doubtful.add(one)
 
     def alive(self, one: Incarnation) -> bool:
         """Whether that dockerd, of this host, still runs."""

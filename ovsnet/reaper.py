@@ -18,7 +18,8 @@ from ipaddress import ip_address
 
 from . import plan
 from .controller import REAPER, Controller
-from .docker import REQUESTER, DockerDriver
+from .docker import DockerDriver
+from .docker_endpoints import REQUESTER
 from .dockerd import DockerApi, DockerNetwork, Incarnation
 from .errors import InvalidNetns, OvsnetError
 from .link import open_netns

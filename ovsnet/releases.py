@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from .errors import OvsnetError
+from .errors import DeadlineExceeded, OvsnetError
 from .model import IPAddress, OwnerKind, Pool
 from .store import Pending, Store
 
 LOG = logging.getLogger(__name__)
 
 _RETRY_PAUSE = 5.0  # seconds before what the store refused is tried again
+_PATIENCE = 30.0  # seconds to wait for one: the store's deadline for it, and for what it comes after, are shorter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +29,14 @@ class _Release:
     pool: Pool
     address: IPAddress
     kinds: Collection[OwnerKind]
+    ended: Future[None] = field(default_factory=Future)
+
+
+class Ending(Protocol):
+    """Something that goes on."""
+
+    def then(self, told: Callable[[Any], object]) -> None:
+        """Have `told` called at its end."""
 
 
 class Releases:
@@ -34,22 +46,39 @@ class Releases:
         self._store = store
         self._guard = threading.Lock()
         self._again = threading.Lock()  # held while what failed is begun again: then it is in one of the two
-        self._running: dict[_Release, Pending[bool]] = {}
+        self._running: set[_Release] = set()
+        self._before: dict[IPAddress, Ending] = {}
         self._failed: set[_Release] = set()
         self._timer: threading.Timer | None = None
         self._stopped = False
 
     def begin(self, pool: Pool, address: IPAddress, kinds: Collection[OwnerKind]) -> None:
         """End the lease of an address whose owner is of one of `kinds`, and do not wait for it."""
-        self._begin(_Release(pool, address, kinds))
+        one = _Release(pool, address, kinds)
+        with self._guard:
+            self._running.add(one)
+            before = self._before.get(address)
+        if before is None:
+            self._begin(one)
+        else:
+            before.then(lambda _: self._begin(one))
+
+    def after(self, write: Ending, addresses: Collection[IPAddress]) -> None:
+        """Begin releases of these addresses only after the end of `write`, which changes who has them."""
+        with self._guard:
+            self._before.update(dict.fromkeys(addresses, write))
+        write.then(lambda _: self._free(write, addresses))
 
     def settle(self, pool: str = "") -> None:
         """Wait for the releases of a pool (its uuid), or of all, and try again what failed; its error."""
         self._begin_again(pool)
         with self._guard:
-            running = [pending for one, pending in self._running.items() if pool in ("", one.pool.uuid)]
-        for pending in running:
-            pending.result()
+            running = [one for one in self._running if pool in ("", one.pool.uuid)]
+        for one in running:
+            try:
+                one.ended.result(_PATIENCE)
+            except FutureTimeout:
+                raise DeadlineExceeded(f"the release of address {one.address} does not end", hint="ask again") from None
 
     def stop(self) -> None:
         """Wait for all of them; what the store does not take now stays leased."""
@@ -62,15 +91,19 @@ class Releases:
         except OvsnetError as exc:
             LOG.warning("addresses that Docker has released stay leased (see `ovsnet ipam release`): %s", exc)
 
+    def _free(self, write: Ending, addresses: Collection[IPAddress]) -> None:
+        with self._guard:
+            for one in addresses:
+                if self._before.get(one) is write:
+                    del self._before[one]
+
     def _begin(self, one: _Release) -> None:
         try:
             pending = self._store.release_soon(one.pool, one.address, one.kinds)
         except OvsnetError as exc:
             self._refused(one, exc)
-            return
-        with self._guard:
-            self._running[one] = pending
-        pending.then(lambda done: self._ended(one, done))
+        else:
+            pending.then(lambda done: self._ended(one, done))
 
     def _ended(self, one: _Release, done: Pending[bool]) -> None:
         try:
@@ -78,18 +111,21 @@ class Releases:
                 LOG.info("address %s of pool %s stays: its owner is still there", one.address, one.pool.name)
         except OvsnetError as exc:
             self._refused(one, exc)
-        finally:
+        else:
             with self._guard:
-                self._running.pop(one, None)
+                self._running.discard(one)
+            one.ended.set_result(None)
 
     def _refused(self, one: _Release, exc: OvsnetError) -> None:
         LOG.warning("address %s of pool %s is not released yet: %s", one.address, one.pool.name, exc)
         with self._guard:
-            self._failed.add(one)
+            self._running.discard(one)
+            self._failed.add(_Release(one.pool, one.address, one.kinds))
             if self._timer is None and not self._stopped:
                 self._timer = threading.Timer(_RETRY_PAUSE, self._retry)
                 self._timer.daemon = True
                 self._timer.start()
+        one.ended.set_exception(exc)
 
     def _retry(self) -> None:
         with self._guard:
@@ -101,5 +137,6 @@ class Releases:
             with self._guard:
                 again = {one for one in self._failed if pool in ("", one.pool.uuid)}
                 self._failed -= again
+                self._running |= again
             for one in again:
                 self._begin(one)

@@ -93,13 +93,15 @@ class StoreCommand(Command):
         address: IPAddress | None,
         *,
         adopt: bool = False,
+        held_by: str = "",
         names: Sequence[str] = (),
         rather: int | None = None,
     ) -> _Planned:
         """Choose an address for `owner`, or check the one asked for.
 
-        `adopt` takes over one that Docker has been given; `names` are those under which one may be reserved for the owner;
-        `rather` is the one to choose if any would do, unless it has been given meanwhile.
+        `adopt` takes over one that Docker has been given, and if `held_by` is not "", then only from that owner; `names` are
+        those under which one may be reserved for the owner; `rather` is the one to choose if any would do, unless it has been
+        given meanwhile.
         """
         reserved = next((one for one in names if one in pool.reservations), None)
         if reserved is not None and address is None:
@@ -112,12 +114,13 @@ class StoreCommand(Command):
             held = None
         if held is not None and (address is None or int(address) == held):
             return _Planned(pool.uuid, held, blocks.block_start(held), claim=False, held=True, ipv6=ipv6)
+        unwritten = self.view.held(pool.uuid)
         if address is None:
             if pool.draining:
                 raise PoolExhausted(f"pool {pool.name} is draining and gives no address", hint="use another pool")
             choice = blocks.choose(
                 self.api.node,
-                taken=scratch.given,
+                taken={**unwritten, **scratch.given} if unwritten else scratch.given,
                 claimed=scratch.claimed,
                 cooling=self.view.cooling(pool.uuid),
                 rather=rather,
@@ -131,8 +134,11 @@ class StoreCommand(Command):
             return _Planned(pool.uuid, choice.address, choice.block, choice.claim, held=False, ipv6=ipv6)
         value = int(check_assignable(pool, address))
         holder = scratch.given.get(value) or (None if value in scratch.ended else blocks.owner_of(value))
+        if holder is None and unwritten.get(value, owner) != owner:
+            holder = unwritten[value]
         mine = reserved is not None and holder == str(LeaseOwner(OwnerKind.RESERVED, reserved))
-        if holder is not None and not mine and not (adopt and _docker(holder)):
+        adopted = holder is not None and adopt and (holder == held_by if held_by else _docker(holder))
+        if holder is not None and not mine and not adopted:
             raise AddressInUse(
                 f"address {address} of pool {pool.name} is in use by {holder}",
                 hint="ask for another one, or for none",
@@ -207,6 +213,12 @@ class StoreCommand(Command):
 def _scratch(txn: Transaction, pool: str) -> _Scratch:
     scratch: _Scratch = txn.scratch.setdefault(pool, _Scratch())
     return scratch
+
+
+def given_in(scratch: Mapping[Any, Any], pool: str) -> Collection[int]:
+    """Addresses of a pool that a transaction gives away."""
+    found = scratch.get(pool)
+    return found.given if isinstance(found, _Scratch) else ()
 
 
 def _docker(owner: str) -> bool:
@@ -491,9 +503,10 @@ class Attach(StoreCommand):
     """Write an endpoint with its leases: one per pool of its network, all or nothing.
 
     `endpoint.addresses` is ignored for families with a pool: `wanted` has what is asked for there, `rather` what to choose if
-    any would do; other addresses of it stay as they are (a foreign IPAM's). An endpoint of the same key already there is the
-    result, unless it asks for other addresses. `mac` empty derives it from the first address by `derive_mac`. `planned` is what
-    the last attempt wrote, without its uuid, as soon as it is on its way.
+    any would do; `held_by` has the only owner from whom one of them is adopted. Other addresses of it stay as they are (a
+    foreign IPAM's). An endpoint of the same key already there is the result, unless it asks for other addresses. `mac` empty
+    derives it from the first address by `derive_mac`. `planned` is what the last attempt wrote, without its uuid, as soon as it
+    is on its way.
     """
 
     def __init__(
@@ -504,10 +517,12 @@ class Attach(StoreCommand):
         *,
         derive_mac: Any,
         adopt: bool = False,
+        held_by: Mapping[IPAddress, LeaseOwner] | None = None,
         names: Sequence[str] = (),
         rather: Sequence[IPAddress] = (),
     ) -> None:
         super().__init__(api)
+        self.held_by = held_by or {}
         self.rather = {one.version: int(one) for one in rather}
         self.endpoint = endpoint
         self.wanted = {one.version: one for one in wanted}
@@ -549,6 +564,7 @@ class Attach(StoreCommand):
                 owner,
                 self.wanted.get(pool.subnet.version),
                 adopt=self.adopt,
+                held_by=self._held_by(pool),
                 names=self.names,
                 rather=self.rather.get(pool.subnet.version),
             )
@@ -575,6 +591,10 @@ class Attach(StoreCommand):
         txn.scratch.setdefault("attached", set()).add(key)
         self.result = row
         self.planned = dataclasses.replace(endpoint, addresses=tuple(addresses), mac=mac)
+
+    def _held_by(self, pool: Pool) -> str:
+        owner = self.held_by.get(wanted) if (wanted := self.wanted.get(pool.subnet.version)) else None
+        return "" if owner is None else str(owner)
 
     def post_commit(self, txn: Transaction) -> None:
         """Replace the row by the Endpoint."""

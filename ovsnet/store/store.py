@@ -13,7 +13,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from ovs.stream import Stream
 
-from ..errors import EndpointNotFound, NetworkNotFound, PoolNotFound, StateUnavailable
+from ..errors import EndpointNotFound, NetworkNotFound, OvsnetError, PoolNotFound, StateUnavailable
 from ..model import (
     Endpoint,
     IPAddress,
@@ -59,6 +59,15 @@ class Pending(Generic[T]):
     def done(self) -> bool:
         """Whether `result` has nothing to wait for."""
         return self._future.done()
+
+    @property
+    def failure(self) -> OvsnetError | None:
+        """Why it failed, if it has; defects are raised."""
+        try:
+            self.result()
+        except OvsnetError as exc:
+            return exc
+        return None
 
     def then(self, told: Callable[[Pending[T]], object]) -> None:
         """Have `told` called with it as soon as `result` has nothing to wait for, by the engine's thread: it must be quick."""
@@ -372,6 +381,37 @@ class Store:
         result: IPAddress = self._one(commands.AllocateLease(self, pool.uuid, owner, address, names))
         return result
 
+    def allocate_soon(self, pool: Pool, owner: LeaseOwner, address: IPAddress) -> Pending[IPAddress]:
+        """`allocate` of an address that `hold` has given, for who does not wait for it."""
+        return Pending(self._engine, commands.AllocateLease(self, pool.uuid, owner, address), hurry=False)
+
+    def hold(self, pool: Pool, owner: LeaseOwner) -> IPAddress | None:
+        """An address that nobody else is given until `let_go`, though no row has it yet.
+
+        None where it would not be of a block of this node's, so that another node might not know of it.
+        """
+        self.check_room()
+
+        def view() -> IPAddress | None:
+            if pool.uuid not in self.view.pools or pool.draining:
+                return None
+            taken = {*self.view.held(pool.uuid), *commands.given_in(self._engine.in_flight, pool.uuid)}
+            blocks = self.view.blocks[pool.uuid]
+            choice = blocks.choose(self.node, taken=taken, cooling=self.view.cooling(pool.uuid))
+            if choice is None or choice.claim or blocks.blocks[choice.block].node != self.node:
+                return None
+            self.view.hold(pool.uuid, choice.address, str(owner))
+            return rows.address(choice.address, ipv6=pool.subnet.version == 6)
+
+        return self._engine.read(view)
+
+    def let_go(self, pool: Pool, address: IPAddress, *, unused: bool = False) -> None:
+        """Hold an address no longer: a row has it now. An `unused` one is nobody's, and cools down."""
+        with self._engine.lock:
+            self.view.let_go(pool.uuid, int(address))
+            if unused:
+                self.view.cool(pool.uuid, int(address))
+
     def allocate_gateway(self, pool: Pool, address: IPAddress | None = None) -> IPAddress:
         """Lease the pool's gateway (the same again is success). AddressInUse, AddressNotInPool, PoolExhausted, PoolNotFound."""
         self.check_room()
@@ -415,6 +455,11 @@ class Store:
     def find_network(self, ref: str) -> Network | None:
         """The network of that name, uuid, or Docker id (12 digits or more of it), or None."""
         return self._engine.read(lambda: self.view.network(ref))
+
+    def latest_network(self, uuid: str) -> Network | None:
+        """The network as it was seen last, connected or not: for who must not wait."""
+        with self._engine.lock:
+            return self.view.networks.get(uuid)
 
     def network(self, ref: str) -> Network:
         """The network of that name or uuid; NetworkNotFound."""
@@ -546,16 +591,19 @@ class Store:
         wanted: Sequence[IPAddress] = (),
         *,
         adopt: bool = False,
+        held_by: Mapping[IPAddress, LeaseOwner] | None = None,
         names: Sequence[str] = (),
         lazy: bool = False,
         rather: Sequence[IPAddress] = (),
     ) -> PendingEndpoint:
         """`attach` for who has something to do meanwhile, and has seen to it that there is room.
 
-        `lazy` is for addresses whose leases are durable already. `rather` are addresses of `next_senders` to take if they are
-        still free and none are asked for.
+        Addresses of `held_by`, which are held, are adopted from no other owner. `lazy` is for addresses whose leases are
+        durable already. `rather` are addresses of `next_senders` to take if they are still free and none are asked for.
         """
-        command = commands.Attach(self, endpoint, wanted, derive_mac=mac_for, adopt=adopt, names=names, rather=rather)
+        command = commands.Attach(
+            self, endpoint, wanted, derive_mac=mac_for, adopt=adopt, held_by=held_by, names=names, rather=rather
+        )
         return PendingEndpoint(self._engine, command, lazy=lazy)
 
     def next_senders(self, network: Network, count: int, besides: Collection[IPAddress] = ()) -> list[Sender]:
@@ -569,6 +617,7 @@ class Store:
             given = []
             for pool in pools:
                 taken = {int(one) for one in besides if one.version == pool.subnet.version}
+                taken.update(self.view.held(pool.uuid))
                 cooling = self.view.cooling(pool.uuid)
                 found: list[IPAddress] = []
                 while len(found) < count and not pool.draining:
@@ -594,7 +643,7 @@ class Store:
                 if pool is None or pool.draining:
                     return False
                 blocks, cooling = self.view.blocks[pool.uuid], self.view.cooling(pool.uuid)
-                if not blocks.could_be(int(address), self.node, cooling=cooling):
+                if not blocks.could_be(int(address), self.node, taken=self.view.held(pool.uuid), cooling=cooling):
                     return False
             return True
 
@@ -632,6 +681,10 @@ class Store:
     def detach_soon(self, uuid: str, *, by: str = "") -> Pending[None]:
         """`detach` for who has something to do meanwhile."""
         return Pending(self._engine, commands.Detach(self, uuid, by=by))
+
+    def leave_soon(self, uuid: str, leave_to: str) -> Pending[None]:
+        """`detach`, leaving the leases to that Docker daemon, for who does not wait for it."""
+        return Pending(self._engine, commands.Detach(self, uuid, leave_to=leave_to), lazy=True, hurry=False)
 
     # -----------------------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ TABLES = ("Pool", "Block", "Network", "Endpoint")  # in the order of their refer
 
 
 _ENDPOINT = str(LeaseOwner(OwnerKind.ENDPOINT, ""))
+_NONE_HELD: Mapping[int, str] = {}
 
 
 class Observer(Protocol):
@@ -52,6 +53,7 @@ class View:
         self._cooldown = cooldown
         self._cooling: dict[str, dict[int, float]] = {}  # pool -> address -> until, monotonic seconds
         self._avoided: dict[str, dict[int, float]] = {}  # the same, of addresses that somebody unknown answers for
+        self._held: dict[str, dict[int, str]] = {}  # pool -> address -> owner: given to Docker, and not yet written
         self._complete = False  # built from all rows; until then the observer is not told of single ones
         self._observer: Observer | None = None
         self._retagged: Callable[[], None] | None = None
@@ -99,6 +101,21 @@ class View:
     def avoid(self, pool: str, address: int, seconds: float) -> None:
         """Note that somebody unknown has an address: for `seconds` it is given only if there is no other."""
         self._avoided.setdefault(pool, {})[address] = time.monotonic() + seconds
+
+    def held(self, pool: str) -> Mapping[int, str]:
+        """Addresses of a pool that Docker was given and that are in no row yet, with their owners."""
+        return self._held.get(pool) or _NONE_HELD
+
+    def hold(self, pool: str, address: int, owner: str) -> None:
+        """Note that an address has been given."""
+        self._held.setdefault(pool, {})[address] = owner
+
+    def let_go(self, pool: str, address: int) -> None:
+        """Note that an address is in a row now, or nobody's."""
+        held = self._held.get(pool, {})
+        held.pop(address, None)
+        if not held:
+            self._held.pop(pool, None)
 
     def watch_tags(self, told: Callable[[], None]) -> None:
         """Call `told` whenever a network has got another VLAN tag."""

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import FaultRow
-from tests.harness import CommandFailed, Netns, Ovs, Stack
+from tests.harness import CommandFailed, Netns, Ovs, Stack, wait_until
 
 pytestmark = [pytest.mark.usefixtures("nothing_left"), pytest.mark.faults]
 
@@ -77,6 +77,7 @@ def docker_reserves(stack: Stack) -> dict[str, Any]:
     assert not made.get("Err"), made
     joined = stack.docker_call("NetworkDriver.Join", **where, SandboxKey="/run/netns/was-there-before", Options={})
     assert not joined.get("Err"), joined
+    wait_until(lambda: owned(stack).get("endpoint"), "its port is marked, behind the answer", 5)
     return {"pool": pool["PoolID"], "address": address["Address"].partition("/")[0], **where}
 
 

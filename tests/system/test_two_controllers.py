@@ -123,7 +123,8 @@ def _take_all_back(stack: Stack, second: Stack, pool: str) -> None:
     for name in client.pool("tight")["reservations"]:
         client.release_reservation("tight", name)
     for lease in client.leases("tight"):
-        second.docker_call("IpamDriver.ReleaseAddress", PoolID=pool, Address=lease["address"])
+        for here in (stack, second):  # each takes back what its own Docker was given
+            here.docker_call("IpamDriver.ReleaseAddress", PoolID=pool, Address=lease["address"])
     wait_until(lambda: [one["owner"]["kind"] for one in client.leases("tight")] == ["gateway"], "they are released")
     stack.cli("network", "rm", "tight")
 
@@ -150,3 +151,22 @@ def test_a_network_gets_another_tag_on_all_hosts(stack: Stack, second: Stack, ne
     assert there.check()["ok"]
     assert second.cni("DEL", "far", space, second.conf("moved")).ok
     here.delete_network("moved")
+
+
+def test_only_its_own_host_s_docker_gives_an_address_back(stack: Stack, second: Stack) -> None:
+    """The other's may have been told of it as well, in the moment in which both took it, and been refused an endpoint of it."""
+    stack.cli("network", "create", "both", "--subnet", "10.69.0.0/24")
+    pool = stack.show("pool", "show", "both")["id"]
+    given = second.docker_call("IpamDriver.RequestAddress", PoolID=pool, Address="", Options=None)["Address"]
+    address = given.partition("/")[0]
+    client = Client(str(stack.socket))
+
+    def held() -> list[str]:
+        return [one["address"] for one in client.leases("both") if one["owner"]["kind"] == "docker"]
+
+    for here in (stack, second):
+        wait_until(lambda: held() == [address], "it is the other's, and stays that")
+        assert not here.docker_call("IpamDriver.ReleaseAddress", PoolID=pool, Address=address).get("Err")
+        client.check()  # comes after what goes on behind the answer
+    wait_until(lambda: not held(), "its own has given it back")
+    stack.cli("network", "rm", "both")

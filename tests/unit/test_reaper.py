@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from ovsnet import plan
-from ovsnet.docker import REQUESTER
+from ovsnet.docker_endpoints import REQUESTER
 from ovsnet.dockerd import DockerNetwork, Incarnation
 from ovsnet.errors import OvsnetError, Unavailable
 from ovsnet.model import Endpoint, Lease, LeaseOwner, Network, Origin, OwnerKind, Pool
