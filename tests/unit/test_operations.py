@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from ovsnet.api import create_app
 from ovsnet.metrics import Metrics
-from ovsnet.operations import OK, Operation, add_request_id, observe_nothing
+from ovsnet.operations import OK, Operation, add_request_id, behind, observe_nothing
 from tests.fake_controller import FakeController, as_root
 
 MONITORING = Path(__file__).parents[2] / "docs" / "monitoring"
@@ -61,6 +61,32 @@ def test_an_operation_is_told_once_with_its_id_and_result() -> None:
     ((edge, name, result, seconds),) = seen
     assert (edge, name, result) == ("cni", "ADD", "ok")
     assert line["ms"] == round(seconds * 1e3, 1)
+
+
+def test_what_is_done_behind_an_answer_waits_for_it_and_carries_the_id() -> None:
+    done: list[str] = []
+
+    def breaks() -> None:
+        raise ValueError("a defect")
+
+    def act() -> None:
+        done.append(add_request_id(None, "info", {}).get("request_id", ""))
+
+    behind(act)  # no operation: now
+    assert done.pop() == ""
+    later = Operation("docker", "Join", observe_nothing, request_id="later", first=True)
+    behind(breaks)
+    behind(act)
+    later.end(OK)
+    assert not done
+    at_once = Operation("rest", "network", observe_nothing, request_id="at-once")
+    behind(act)
+    assert done.pop() == "at-once"
+    at_once.end(OK)
+    with capture_logs() as lines:
+        later.complete()
+    assert done == ["later"]
+    assert [(line["event"], line["log_level"]) for line in lines] == [("docker Join broke behind its answer", "error")]
 
 
 def test_a_failure_is_a_warning_whatever_was_asked_for() -> None:
