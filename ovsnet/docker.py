@@ -732,8 +732,7 @@ class DockerDriver:
         """ProgramExternalConnectivity: has the ports of `docker run -p` lead to the endpoint, and no others."""
         network = self._network(network_id)
         endpoint = self._endpoint(network, endpoint_id)
-        wishes = [_wish(one) for one in options.get(_PORT_MAP) or ()]
-        wishes = _own(wishes, endpoint, self._beside(endpoint), ipv4_only=bool(options.get(_IPV4_ONLY)))
+        wishes = _own(_wishes(options), endpoint, self._beside(endpoint), ipv4_only=bool(options.get(_IPV4_ONLY)))
         if not wishes and not endpoint.published:
             return
         if not network.gateways and wishes:
@@ -901,17 +900,27 @@ _ANY: dict[int, IPAddress] = {4: ipaddress.IPv4Address(0), 6: ipaddress.IPv6Addr
 _PROTOCOLS = {6: Protocol.TCP, 17: Protocol.UDP, 132: Protocol.SCTP}  # IANA's protocol numbers
 
 
+def _wishes(options: Mapping[str, Any]) -> list[_Wish]:
+    """The port map among Docker's options; InvalidRequest."""
+    bindings = options.get(_PORT_MAP) or []
+    if not isinstance(bindings, list):
+        raise InvalidRequest(f"{_PORT_MAP} is not a list", hint="send the body as Docker's protocol has it")
+    return list(map(_wish, bindings))
+
+
 def _wish(binding: Any) -> _Wish:
     """One element of the port map (libnetwork's types.PortBinding)."""
     try:
         first, last = int(binding.get("HostPort") or 0), int(binding.get("HostPortEnd") or 0)
+        if not 0 <= max(first, last) < 65536:
+            raise ValueError("ports go up to 65535")
         return _Wish(
             protocol=_PROTOCOLS[int(binding["Proto"])],
             container_port=int(binding["Port"]),
             host_address=ipaddress.ip_address(binding["HostIP"]) if binding.get("HostIP") else None,
             host_ports=range(first, max(first, last) + 1) if first else range(0),
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as exc:
         raise InvalidRequest(
             f"port binding {str(binding)[:120]} cannot be read: {exc!r}", hint="publish as HOST_PORT:CONTAINER_PORT/tcp"
         ) from None
