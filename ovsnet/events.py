@@ -11,7 +11,7 @@ import ipaddress
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -92,7 +92,9 @@ class Events:
 
     def __init__(self, journal: Journal | None, followers: int) -> None:
         self._journal = journal
-        self._places = threading.BoundedSemaphore(followers)
+        self._most = followers
+        self._guard = threading.Lock()
+        self._followings: list[Following] = []
         self._closed = False
 
     def list(self, after: int | None, limit: int) -> list[Event]:
@@ -102,14 +104,23 @@ class Events:
             return [_as_event(row) for row in reversed(journal.read(_LATEST, {"limit": limit}))]
         return [_as_event(row) for row in journal.read(_AFTER, {"after": after, "limit": limit})]
 
-    def follow(self, after: int | None) -> Following:
-        """The events after the one of that id, or from now on, without an end. Unavailable if too many follow. NotFound."""
+    def follow(self, after: int | None, gone: Callable[[], bool] | None = None) -> Following:
+        """The events after the one of that id, or from now on, without an end. Unavailable if too many follow. NotFound.
+
+        `gone` tells whether this one has gone away, which is asked, by other threads, when somebody else wants its place.
+        """
         journal = self._kept()
         if after is None:
             after = next((seq for (seq,) in journal.read(_LAST, {})), 0)
-        if not self._places.acquire(blocking=False):
-            raise Unavailable("too many follow the events", hint="end one of those, or set more `workers`")
-        return Following(self, journal, after)
+        with self._guard:
+            if len(self._followings) >= self._most:
+                self._followings = [one for one in self._followings if not one.gone()]
+                journal.wake()  # for the threads of those who are followed no longer
+            if len(self._followings) >= self._most:
+                raise Unavailable("too many follow the events", hint="end one of those, or set more `workers`")
+            following = Following(self, journal, after, gone)
+            self._followings.append(following)
+        return following
 
     def altered(self, what: Sequence[tuple[IPAddress, LeaseOwner]], how: str) -> None:
         """Tell of those who have these addresses that they are not as they were; `how` in words. Returns at once; never fails."""
@@ -123,14 +134,16 @@ class Events:
         if self._journal is not None:
             self._journal.wake()
 
-    @property
-    def closed(self) -> bool:
-        """Whether those who follow are to end."""
-        return self._closed
+    def followed(self, by: Following) -> bool:
+        """Whether that one is to go on."""
+        with self._guard:
+            return not self._closed and by in self._followings
 
-    def leave(self) -> None:
-        """One follows no longer."""
-        self._places.release()
+    def leave(self, one: Following) -> None:
+        """That one follows no longer; again is harmless."""
+        with self._guard:
+            if one in self._followings:
+                self._followings.remove(one)
 
     def _kept(self) -> Journal:
         if self._journal is None:
@@ -141,16 +154,16 @@ class Events:
 class Following:
     """One who follows; iterating gives batches of events, an empty one as a sign of life. To be closed."""
 
-    def __init__(self, events: Events, journal: Journal, after: int) -> None:
+    def __init__(self, events: Events, journal: Journal, after: int, gone: Callable[[], bool] | None) -> None:
         self._events = events
         self._journal = journal
         self._after = after
-        self._left = threading.Lock()  # taken for ever by who closes first
+        self._gone = gone
 
     def __iter__(self) -> Iterator[list[Event]]:
         seen = self._journal.wait_written(-1, 0)
         yield []
-        while not self._events.closed:
+        while self._events.followed(self):
             found = self._events.list(self._after, MAX_EVENTS)
             if found:
                 self._after = found[-1].id
@@ -160,10 +173,13 @@ class Following:
             if before == seen:
                 yield []
 
+    def gone(self) -> bool:
+        """Whether this one is known to have gone away."""
+        return self._gone is not None and self._gone()
+
     def close(self) -> None:
         """Make room for somebody else; again is harmless."""
-        if self._left.acquire(blocking=False):
-            self._events.leave()
+        self._events.leave(self)
 
 
 def _alter(rows: Sequence[tuple[str, ...]], db: sqlite3.Connection) -> None:

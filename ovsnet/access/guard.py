@@ -15,6 +15,7 @@ from .roles import Caller, Role
 from .tokens import Tokens
 
 PEER = "ovsnet.peer"  # key of the environment: Peer of a unix socket
+GONE = "ovsnet.gone"  # a function that tells whether the client has gone, without waiting
 SUBJECTS = "ovsnet.subjects"  # names in a verified certificate, such as CN=ci and DNS:ci.example
 
 _LOGIN_HINT = "send `Authorization: Bearer TOKEN`, or a certificate that `certificate_roles` names"

@@ -6,11 +6,13 @@ Called by the composition root. What it adds to the WSGI environment is read by 
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import ssl
 import struct
 import threading
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from ovsnet.errors import ConfigError
 from ovsnet.patience import PatientServer
 from ovsnet.precedence import Precedence
 
-from .guard import PEER, SUBJECTS
+from .guard import GONE, PEER, SUBJECTS
 
 LOG = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class Gateway(Gateway_10):
         """The environment of one request."""
         environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
         sock = self.req.conn.socket
+        environ[GONE] = partial(gone, sock)
         if sock.family == socket.AF_UNIX:
             environ[PEER] = peer(sock)
         elif isinstance(sock, ssl.SSLSocket):
@@ -163,6 +166,16 @@ def new_server(
     server.max_request_header_size = _MAX_HEADERS
     server.keep_alive_conn_limit = _KEPT_OPEN
     return server
+
+
+def gone(sock: socket.socket) -> bool:
+    """Whether the other end sends nothing any more (poll(2), POLLRDHUP): it has gone, if it waits for an answer at all."""
+    poll = select.poll()
+    try:
+        poll.register(sock, select.POLLRDHUP)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):  # closed by us
+        return True
 
 
 def peer(sock: socket.socket) -> tuple[int, frozenset[int]]:

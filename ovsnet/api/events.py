@@ -13,6 +13,7 @@ from flask import Response, request
 from flask_openapi.blueprint import APIBlueprint
 
 from ovsnet import events as use_case
+from ovsnet.access.guard import GONE
 from ovsnet.errors import InvalidRequest, OvsnetError
 
 from .resource import UseCases, answer, new_blueprint
@@ -34,7 +35,7 @@ def create_blueprint(controller: UseCases) -> APIBlueprint:
         if request.accept_mimetypes.best_match(["application/json", STREAM]) != STREAM:
             found = controller.events.list(query.after, query.limit)
             return answer(Events([Event.of(event) for event in found]))
-        following = controller.events.follow(_last_seen(query))
+        following = controller.events.follow(_last_seen(query), request.environ.get(GONE))
         response = Response(_stream(following), mimetype=STREAM, headers={"Cache-Control": "no-store"})
         response.call_on_close(following.close)
         return response

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ovsnet.errors import NotFound, Unavailable
-from ovsnet.events import Events
+from ovsnet.events import HEARTBEAT, Events
 from ovsnet.journal import UNWATCHED, Journal
 from ovsnet.model import Event, LeaseOwner, OwnerKind
 from ovsnet.store import Store
@@ -170,6 +170,32 @@ def test_no_more_may_follow_than_there_is_room_for(begin: Begin) -> None:
     events.follow(None)
     with pytest.raises(Unavailable, match="too many"):
         events.follow(None)
+
+
+def test_who_has_gone_makes_room(begin: Begin) -> None:
+    """Nothing has to happen for that: a person goes from page to page, and each one follows."""
+    events = begin()
+    away = threading.Event()
+    ended = threading.Event()
+    staying = events.follow(None)
+    leaving = events.follow(None, away.is_set)
+
+    def follow() -> None:
+        for _ in leaving:
+            pass
+        ended.set()
+
+    threading.Thread(target=follow, daemon=True).start()
+    with pytest.raises(Unavailable, match="too many"):
+        events.follow(None)
+    away.set()
+    events.follow(None)
+    assert ended.wait(HEARTBEAT / 2), "its thread waits for the next sign of life"
+    leaving.close()
+    with pytest.raises(Unavailable, match="too many"):
+        events.follow(None)
+    staying.close()
+    events.follow(None)
 
 
 def test_without_a_journal_there_are_none() -> None:

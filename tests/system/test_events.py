@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +94,13 @@ def test_streams_go_on_after_the_last_event_and_refuse_what_is_none(stack: Stack
     assert [line for line in stream.splitlines() if line.startswith("id: ")] == [f"id: {one['id']}" for one in data]
     assert stream.startswith("retry: ")
     assert json.loads(curl("-H", "Last-Event-ID: x"))["code"] == "invalid-request"
+
+
+def test_pages_that_are_left_take_no_place(stack: Stack) -> None:
+    """A reader goes from page to page, each of which follows the events, and nothing happens that would tell who has gone."""
+    for _ in range(40):  # a quarter of the `workers` may follow at once, which are 32
+        with closing(socket.socket(socket.AF_UNIX)) as page:
+            page.settimeout(10)
+            page.connect(str(stack.socket))
+            page.sendall(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+            assert page.recv(4096).startswith(b"HTTP/1.1 200 ")
