@@ -42,7 +42,7 @@ from .examine import examine
 from .ipam import carve, check_spec, default_gateway
 from .jobs import Progress
 from .journal import Journal
-from .link import Links, Netns, open_netns
+from .link import Links, Netns, StandIn, open_netns
 from .locks import Hold, KeyedLocks
 from .model import (
     ANTI_SPOOFING,
@@ -1017,15 +1017,18 @@ class Controller:
             undo.pop_all()
         self.give_back(endpoint, sandbox)
 
-    def give_back(self, endpoint: Endpoint, sandbox: str = "") -> None:
+    def give_back(self, endpoint: Endpoint, sandbox: str = "", stand_in: StandIn | None = None) -> bool:
         """Have the silent port of an endpoint that the store has forgotten kept for the next one, or removed.
 
-        Its link is in the namespace at `sandbox`, or has gone with it; or on the host, as Docker leaves it. Waits for nothing.
+        Its link is in the namespace at `sandbox`, or has gone with it; or on the host, as Docker leaves it without a stand-in.
+        Waits for nothing. True if the stand-in will be closed.
         """
         network = self.store.latest_network(endpoint.network)
 
         def clear() -> bool:
-            if endpoint.origin is Origin.DOCKER:
+            if stand_in is not None:
+                stand_in.close()
+            elif endpoint.origin is Origin.DOCKER:
                 return self.links.clear(endpoint.port, endpoint.link, None)
             try:
                 with open_netns(sandbox) as netns:
@@ -1035,8 +1038,8 @@ class Controller:
 
         if network is None or endpoint.node != self.settings.node:
             self.ports.discard(endpoint.port)
-        else:
-            self.ports.give_back(endpoint.port, network, clear)
+            return False
+        return self.ports.give_back(endpoint.port, network, clear)
 
     def plug_again(self, endpoint: Endpoint, network: Network, netns: Netns) -> None:
         """Make the link of a CNI container anew, as its request wanted it. LinkExists, LinkFailed."""

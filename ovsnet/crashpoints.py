@@ -94,6 +94,7 @@ class Point(StrEnum):
     ENDPOINT_PUBLISHED = "endpoint.published"
     ENDPOINT_UNPUBLISHING = "endpoint.unpublishing"
     ENDPOINT_UNPUBLISHED = "endpoint.unpublished"
+    ENDPOINT_STOOD_IN = "endpoint.stood-in"
     ENDPOINT_LEFT = "endpoint.left"
     ENDPOINT_SILENCED = "endpoint.silenced"
     ENDPOINT_UNLIMITED = "endpoint.unlimited"

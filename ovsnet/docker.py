@@ -666,6 +666,7 @@ class DockerDriver:
         del options
         network = self._network(network_id)
         endpoint = self._endpoint(network, endpoint_id)
+        self._endpoints.stand_ins.restore(endpoint)
         self._controller.note_attached(endpoint.key)  # Docker moves the link now
         self._note_sandbox(endpoint, sandbox_key)
         reach(Point.ENDPOINT_JOINED)
@@ -680,12 +681,14 @@ class DockerDriver:
         )
 
     def leave(self, network_id: str, endpoint_id: str) -> None:
-        """Leave: the published ports go; the link stays, for Docker moves it back only after this."""
+        """Leave: the published ports go, and the link goes out of service; Docker moves what stands in for it back after this."""
         endpoint = self._find_endpoint(network_id, endpoint_id)
         if endpoint is not None:
             self._controller.note_attached(endpoint.key)  # Docker moves the link now
             self._unpublish(endpoint)
             reach(Point.ENDPOINT_UNPUBLISHED)
+            self._endpoints.stand_ins.put(endpoint)
+            reach(Point.ENDPOINT_STOOD_IN)
             self._note_sandbox(endpoint, "")
             reach(Point.ENDPOINT_LEFT)
 

@@ -27,6 +27,7 @@ from .operations import behind
 from .ports import Spare
 from .promises import Promise, Promises
 from .releases import Releases
+from .stand_ins import Left, StandIns
 from .store import Pending, PendingEndpoint
 
 LOG = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class DockerEndpoints:
         self._callers = callers
         self._holds = holds
         self._releases = releases
+        self.stand_ins = StandIns(controller, self.plug)
         self.promises = Promises(2 * controller.settings.deadline)  # the deadline of a write, and then some
 
     def make(self, network: Network, draft: Endpoint, spare: Spare, name: str, lock: Hold) -> Endpoint:
@@ -109,7 +111,9 @@ class DockerEndpoints:
         The link goes with its port, behind the answer: deleting it would take 15 to 20 ms under RTNL.
         """
         links = self._controller.links
-        if not links.parked(endpoint.link, endpoint.port):  # as it is when Docker has moved it back
+        left = self.stand_ins.take(endpoint)
+        # As it is with a stand-in, or when Docker has set it down and moved it back.
+        if left is None and not links.parked(endpoint.link, endpoint.port):
             links.silence(endpoint.port)
         reach(Point.ENDPOINT_SILENCED)
         self._controller.unpublish(endpoint)
@@ -125,7 +129,7 @@ class DockerEndpoints:
 
         def gone(done: Pending[None]) -> None:
             try:
-                self._gone(endpoint, done.failure)
+                self._gone(endpoint, left, done.failure)
             finally:
                 promise.end()
                 release()
@@ -214,18 +218,23 @@ class DockerEndpoints:
 
     # -- removing -----------------------------------------------------------------------------------------------------
 
-    def _gone(self, endpoint: Endpoint, failure: OvsnetError | None) -> None:
+    def _gone(self, endpoint: Endpoint, left: Left | None, failure: OvsnetError | None) -> None:
         """The row is gone, or stays until the reaper finds it. Called by the engine's thread."""
         if failure is not None:
             LOG.warning("endpoint %s stays for now, which Docker has deleted: %s", endpoint.uuid, failure)
             self._callers.doubt(endpoint.labels.get(REQUESTER, ""))
             self._controller.ports.discard(endpoint.port)
+            if left is not None:
+                _elsewhere(left.stand_in.close)
             return
         reach(Point.ENDPOINT_GONE)
-        self._controller.give_back(endpoint)
+        if left is None:
+            self._controller.give_back(endpoint)
+        elif not self._controller.give_back(endpoint, left.sandbox, left.stand_in):
+            _elsewhere(left.stand_in.close)
         reach(Point.ENDPOINT_DISCARDED)
 
 
-def _elsewhere(work: Callable[..., None], *args: Any) -> None:
+def _elsewhere(work: Callable[..., object], *args: Any) -> None:
     """Do what takes long in a thread of its own."""
     threading.Thread(target=work, args=args, name="docker-behind", daemon=True).start()

@@ -46,6 +46,10 @@ class DeviceNames:
         """A fresh name for a container link that is about to be deleted; frees the name it had at once."""
         return f"{self.prefix}x{secrets.token_hex(5)}"
 
+    def is_doomed(self, name: str) -> bool:
+        """Whether that is one of `new_doomed_link`."""
+        return name.startswith(f"{self.prefix}x")
+
     def gateway(self, network_uuid: str) -> str:
         """The host's internal port that carries a network's gateway addresses; the same for the same network."""
         return f"{self.prefix}g{_digest(network_uuid)}"

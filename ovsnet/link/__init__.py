@@ -6,7 +6,8 @@ networks or the switch. It calls the kernel only; the use cases and the reconcil
 
 from .links import LinkInfo, Links, Way
 from .netns import Netns, open_netns
+from .standin import StandIn
 from .tap import compile_filter, record
 from .watch import Watch
 
-__all__ = ["LinkInfo", "Links", "Netns", "Watch", "Way", "compile_filter", "open_netns", "record"]
+__all__ = ["LinkInfo", "Links", "Netns", "StandIn", "Watch", "Way", "compile_filter", "open_netns", "record"]

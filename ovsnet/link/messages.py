@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..errors import InvalidRequest
 from ..model import IPAddress, IPInterface, IPNetwork, Route
 from ..names import check_mac
-from .wire import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request, attribute, attributes
+from .wire import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request, attribute, attributes, each_attribute
 
 IFF_UP, IFF_NOARP, IFF_PROMISC = 0x1, 0x80, 0x100
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
@@ -24,12 +24,15 @@ RTM_NEWLINK, RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 _RTM_GETNSID = 90
+_RTM_DELLINKPROP = 109
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
 _IFLA_LINKINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 18, 26, 28, 29
 _IFLA_STATS64 = 23
 _IFLA_PROMISCUITY, _IFLA_CARRIER, _IFLA_LINK_NETNSID = 30, 33, 37
+_IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 52, 53
 _IFLA_INFO_KIND, _IFLA_INFO_DATA = 1, 2
+_NLA_F_NESTED = 0x8000
 _IFLA_MACVLAN_MODE, _MACVLAN_MODE_PASSTHRU = 1, 8
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_EUI64, _IN6_ADDR_GEN_MODE_NONE = 8, 0, 1
@@ -52,6 +55,7 @@ _U32 = struct.Struct("=I")
 _I32 = struct.Struct("=i")
 
 _NO_SUCH_DEVICE = frozenset({errno.ENODEV})
+_ABSENT = frozenset({errno.ENOENT})
 _PRESENT = frozenset({errno.EEXIST})
 # No route at all, or one that says so: unreachable, blackhole, prohibit (fib_props of the kernel).
 _NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EACCES})
@@ -102,6 +106,14 @@ def link_local(index: int, *, wanted: bool) -> Request:
 def del_link(index: int, what: str) -> Request:
     """Delete the device; one that is gone is success."""
     return Request(RTM_DELLINK, _IFINFOMSG.pack(_AF_UNSPEC, 0, index, 0, 0), what, tolerated=_NO_SUCH_DEVICE)
+
+
+def del_alternative(index: int, name: bytes) -> Request:
+    """Take an alternative name from the device, as `read_alternatives` gives it; one that it has not is success."""
+    body = _IFINFOMSG.pack(_AF_UNSPEC, 0, index, 0, 0) + attribute(
+        _IFLA_PROP_LIST | _NLA_F_NESTED, attribute(_IFLA_ALT_IFNAME, name)
+    )
+    return Request(_RTM_DELLINKPROP, body, "take an alternative name", tolerated=_ABSENT)
 
 
 def get_link(name: str = "", index: int = 0) -> Request:
@@ -243,6 +255,12 @@ def read_device(body: bytes) -> Device:
         arp=not flags & IFF_NOARP,
         carries=promiscuity > 0,
     )
+
+
+def read_alternatives(body: bytes) -> list[bytes]:
+    """The alternative names of a device (ip-link(8), altname), from the payload of an RTM_NEWLINK."""
+    listed = attributes(body, _IFINFOMSG.size).get(_IFLA_PROP_LIST, b"")
+    return [value for kind, value in each_attribute(listed) if kind == _IFLA_ALT_IFNAME]
 
 
 def read_counters(body: bytes) -> dict[str, int]:

@@ -226,14 +226,17 @@ def attribute(kind: int, payload: bytes) -> bytes:
 
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     """Payloads of the attributes in `data` from `offset` on, by type (the last one of a type wins)."""
-    found: dict[int, bytes] = {}
+    return dict(each_attribute(data, offset))
+
+
+def each_attribute(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Types and payloads of the attributes in `data` from `offset` on."""
     while offset + _ATTRIBUTE.size <= len(data):
         length, kind = _ATTRIBUTE.unpack_from(data, offset)
         if length < _ATTRIBUTE.size:
             break
-        found[kind & _TYPE_MASK] = data[offset + _ATTRIBUTE.size : offset + length]
+        yield kind & _TYPE_MASK, data[offset + _ATTRIBUTE.size : offset + length]
         offset += (length + 3) & ~3
-    return found
 
 
 def _failure(what: str, kind: int, flags: int, body: bytes) -> Refused | None:

@@ -515,7 +515,7 @@ class DockerEndpoints(Docker):
         ("NetworkDriver.Join", (Point.ENDPOINT_JOINED,)),
         ("NetworkDriver.ProgramExternalConnectivity", (Point.ENDPOINT_PUBLISHING, Point.ENDPOINT_PUBLISHED)),
         ("NetworkDriver.RevokeExternalConnectivity", (Point.ENDPOINT_UNPUBLISHING,)),
-        ("NetworkDriver.Leave", (Point.ENDPOINT_UNPUBLISHED, Point.ENDPOINT_LEFT)),
+        ("NetworkDriver.Leave", (Point.ENDPOINT_UNPUBLISHED, Point.ENDPOINT_STOOD_IN, Point.ENDPOINT_LEFT)),
         (
             "NetworkDriver.DeleteEndpoint",
             (Point.ENDPOINT_SILENCED, Point.ENDPOINT_UNLIMITED, Point.ENDPOINT_DISCARDED, Point.ENDPOINT_GONE),

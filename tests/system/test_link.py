@@ -596,3 +596,54 @@ def test_a_thread_that_cannot_come_back_ends_the_process(box: harness.Netns, nam
     assert result.returncode == -signal.SIGABRT
     assert "stuck in a container's namespace" in result.stderr
     assert "went on" not in result.stdout
+
+
+def test_a_stand_in_has_the_links_name(
+    links: Links, switch: Switch, box: harness.Netns, inside: Netns, netns: NewNetns
+) -> None:
+    """As Docker takes it: it renames what has the name, and moves it away, and is spared the grace period of a macvlan."""
+    port, elsewhere = switch.port(f"{HOST4}/24", f"{HOST6}/64"), netns()
+    plug(links, port, inside)
+    for name in ("net1", "a-name-that-is-longer-than-fifteen"):
+        box.run("ip", "link", "property", "add", "dev", "eth0", "altname", name)
+    stand_in = links.stand_in(inside, port)
+    assert stand_in is not None
+    assert not [name for row in box.ip("link", "show") for name in row.get("altnames", ())]
+    assert (shown(box)["linkinfo"]["info_kind"], shown(box)["operstate"]) == ("tun", "DOWN")
+    assert addresses(box) == set()
+    assert not routes(box)
+    assert not routes(box, "-6")
+    assert not _pings(box, HOST4)
+    silent = links.link(port)
+    assert silent is not None
+    assert not silent.up
+    assert links.stand_in(inside, port) is None  # again
+    box.run("ip", "link", "set", "eth0", "name", "parked", "netns", elsewhere.name)
+    assert "parked" in device_names(elsewhere)
+    stand_in.close()
+    stand_in.close()
+    assert device_names(elsewhere) == {"lo"}
+    assert links.clear(port, "", inside)
+    assert device_names(box) == {"lo"}
+
+
+def test_a_stand_in_goes_with_its_last_user(links: Links, switch: Switch, box: harness.Netns, inside: Netns) -> None:
+    port = switch.port()
+    plug(links, port, inside, routes=())
+    stand_in = links.stand_in(inside, port)
+    assert "eth0" in device_names(box)
+    del stand_in
+    assert "eth0" not in device_names(box)
+
+
+def test_without_taps_a_link_is_left_alone(
+    links: Links, switch: Switch, box: harness.Netns, inside: Netns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ovsnet.link.standin._DEVICE", "/dev/net/none")
+    port = switch.port(f"{HOST4}/24")
+    assert links.stand_in(inside, port) is None  # there is no link
+    plug(links, port, inside)
+    with pytest.raises(LinkFailed, match="/dev/net/none"):
+        links.stand_in(inside, port)
+    assert box.pings(HOST4, wait=1)
+    assert device_names(box) == {"lo", "eth0"}

@@ -1,0 +1,112 @@
+"""What Docker finds in a sandbox where the link was that Leave has taken out of service.
+
+Docker sets the link down, which waits 12 to 17 ms for an RCU grace period if it is a macvlan, and moves it to the host; without a
+link of that name it would keep the interface in its picture of the sandbox. So it gets one that is down already. It goes with
+DeleteEndpoint. Called by the use cases of Docker.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .controller import Controller
+from .errors import InvalidNetns, OvsnetError
+from .link import StandIn, open_netns
+from .model import Endpoint
+
+LOG = logging.getLogger(__name__)
+
+_PATIENCE = (
+    5.0  # seconds for DeleteEndpoint, which comes at once; shorter than the reconciler's, which would mend the port
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Left:
+    """An endpoint whose link, out of service, is still in the namespace at `sandbox`. `since` is in monotonic seconds."""
+
+    endpoint: Endpoint
+    sandbox: str
+    stand_in: StandIn
+    since: float = field(default_factory=time.monotonic)
+
+
+class StandIns:
+    """The stand-ins of this host. `plug` makes an endpoint's link anew for Join. Thread-safe."""
+
+    def __init__(self, controller: Controller, plug: Callable[[Endpoint], object]) -> None:
+        self._controller = controller
+        self._plug = plug
+        self._changed = threading.Condition()
+        self._left: dict[str, Left] = {}  # by the endpoint's uuid, the oldest first
+        self._thread: threading.Thread | None = None
+
+    def put(self, endpoint: Endpoint) -> None:
+        """Take the endpoint's link out of service; where that cannot be, Docker sets it down itself."""
+        if not endpoint.sandbox or endpoint.uuid in self._left:
+            return
+        try:
+            with open_netns(endpoint.sandbox) as netns:
+                stand_in = self._controller.links.stand_in(netns, endpoint.port)
+        except InvalidNetns as exc:
+            LOG.debug("Docker sets the link on %s down itself: %s", endpoint.port, exc)
+            return
+        except OvsnetError as exc:
+            LOG.warning("Docker sets the link on %s down itself: %s", endpoint.port, exc)
+            return
+        if stand_in is None:
+            return
+        with self._changed:
+            self._left[endpoint.uuid] = Left(endpoint, endpoint.sandbox, stand_in)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="docker-left", daemon=True)
+                self._thread.start()
+            elif len(self._left) == 1:
+                self._changed.notify()
+
+    def take(self, endpoint: Endpoint) -> Left | None:
+        """What has become of the endpoint's link, for who goes on with it, and closes the stand-in."""
+        with self._changed:
+            return self._left.pop(endpoint.uuid, None)
+
+    def restore(self, endpoint: Endpoint) -> None:
+        """Have an endpoint whose link was taken out of service be as before Join, if it is one. OvsnetError."""
+        if endpoint.uuid not in self._left:
+            return
+        links = self._controller.links
+        with self._controller.endpoint_lock(endpoint):
+            left = self.take(endpoint)
+            if left is None:
+                return
+            left.stand_in.close()
+            if self._controller.store.find_endpoint(endpoint.key) is None:
+                return  # the port goes, and what is on it
+            try:
+                with open_netns(left.sandbox) as netns:
+                    links.clear(endpoint.port, endpoint.link, netns)
+            except InvalidNetns:
+                LOG.debug("the link on %s has gone with %s", endpoint.port, left.sandbox)
+            self._plug(endpoint)
+            if not endpoint.quarantined:
+                links.revive(endpoint.port)
+
+    def _watch(self) -> None:
+        """Restore those for which DeleteEndpoint does not come."""
+        while True:
+            with self._changed:
+                oldest = next(iter(self._left.values()), None)
+                if oldest is None:
+                    self._changed.wait()
+                    continue
+                if (early := oldest.since + _PATIENCE - time.monotonic()) > 0:
+                    self._changed.wait(early)
+                    continue
+            try:
+                self.restore(oldest.endpoint)
+            except OvsnetError as exc:
+                LOG.warning("endpoint %s, which Docker has left, has no link: %s", oldest.endpoint.uuid, exc)
+                self.take(oldest.endpoint)
