@@ -79,20 +79,21 @@ class StandIns:
             return
         links = self._controller.links
         with self._controller.endpoint_lock(endpoint):
-            left = self.take(endpoint)
+            left = self._left.get(endpoint.uuid)
             if left is None:
                 return
             left.stand_in.close()
-            if self._controller.store.find_endpoint(endpoint.key) is None:
-                return  # the port goes, and what is on it
-            try:
-                with open_netns(left.sandbox) as netns:
-                    links.clear(endpoint.port, endpoint.link, netns)
-            except InvalidNetns:
-                LOG.debug("the link on %s has gone with %s", endpoint.port, left.sandbox)
-            self._plug(endpoint)
-            if not endpoint.quarantined:
-                links.revive(endpoint.port)
+            present = self._controller.store.find_endpoint(endpoint.key)
+            if present is not None and present.port == left.endpoint.port:  # or else the port goes, and what is on it
+                try:
+                    with open_netns(left.sandbox) as netns:
+                        links.clear(present.port, present.link, netns)
+                except InvalidNetns:
+                    LOG.debug("the link on %s has gone with %s", present.port, left.sandbox)
+                self._plug(present)
+                if not present.quarantined:
+                    links.revive(present.port)
+            self.take(endpoint)  # at last: whoever finds it still waits for the lock
 
     def _watch(self) -> None:
         """Restore those for which DeleteEndpoint does not come."""

@@ -80,6 +80,8 @@ class Player:
         self.both = {"NetworkID": NETWORK, "EndpointID": ENDPOINT}
         asked = {"AddressSpace": "ovsnet", "Pool": BLUE, "SubPool": "", "Options": None, "V6": False}
         self.pool = stack.docker_call("IpamDriver.RequestPool", **asked)["PoolID"]
+        kind = {"RequestAddressType": "com.docker.network.gateway"}
+        self.call("IpamDriver.RequestAddress", PoolID=self.pool, Address="10.94.1.1", Options=kind)
         data = [{"AddressSpace": "ovsnet", "Pool": BLUE, "Gateway": "10.94.1.1/24"}]
         self.call("NetworkDriver.CreateNetwork", NetworkID=NETWORK, Options={}, IPv4Data=data, IPv6Data=[])
         self.address = self.call("IpamDriver.RequestAddress", PoolID=self.pool, Address="", Options=None)["Address"]
@@ -106,6 +108,7 @@ class Player:
         self.call("NetworkDriver.DeleteEndpoint", **self.both)
         self.call("IpamDriver.ReleaseAddress", PoolID=self.pool, Address=self.address.partition("/")[0])
         self.call("NetworkDriver.DeleteNetwork", NetworkID=NETWORK)
+        self.call("IpamDriver.ReleaseAddress", PoolID=self.pool, Address="10.94.1.1")
         self.call("IpamDriver.ReleasePool", PoolID=self.pool)
 
 
@@ -132,6 +135,14 @@ def test_a_leave_that_nothing_comes_after(player: Player) -> None:
     player.join()
     assert player.box.pings("10.94.1.1")
     player.call("NetworkDriver.Leave", **player.both)
+    player.call("NetworkDriver.Leave", **player.both)
+    (endpoint,) = player.stack.endpoints()
+    player.stack.cli("endpoint", "quarantine", endpoint["id"])
+    wait_until(lambda: links(player) == {"lo"}, "its link is taken back", 20)
+    player.join()
+    assert not player.box.pings("10.94.1.1", wait=0.3)
+    player.stack.cli("endpoint", "quarantine", "--off", endpoint["id"])
+    assert player.box.pings("10.94.1.1")
     player.call("NetworkDriver.Leave", **player.both)
     player.end()
 
