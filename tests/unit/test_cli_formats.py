@@ -72,7 +72,8 @@ def test_wide_shows_every_column(path: str, run: Run, made: str) -> None:
 
 @pytest.mark.parametrize("output", ["json", "yaml"])
 def test_watch_lists_again_when_it_changes(path: str, run: Run, output: str) -> None:
-    argv = [sys.executable, "-c", "from ovsnet.cli.main import main; main()"]
+    argv = ["env", "--default-signal=INT"]  # which is ignored below a shell's `&`
+    argv += [sys.executable, "-c", "from ovsnet.cli.main import main; main()"]
     argv += ["--socket", path, "pool", "ls", "--watch", "-o", output]
     here = Path(ovsnet.__file__).parents[1]
     run("pool", "create", "blue", "--subnet", "10.1.0.0/24")
