@@ -36,10 +36,13 @@ from .common import BenchError, execute, interruptible, percentile, run
 WARM_UP = 3  # rounds that do not count
 SETTLE = 0.3  # seconds after a round: dockerd and the kernel go on after the command's end
 AT_ONCE = 20
-CROWDS = 3  # times that many are started at once, for each contestant
+# One start of a crowd, or of a dockerd, differs from the next by 10% (standard deviation): of three each, the ratio of the
+# medians would differ by as much from run to run.
+CROWDS = 10  # times that many are started at once, for each contestant
 STREAMS = 3  # iperf3 runs of each kind, for each contestant
 STREAM_SECONDS = 4
-RESTARTS = 3  # of dockerd, for each contestant
+RESTARTS = 4  # of dockerd with the same containers
+RESTART_TURNS = 2  # times that each contestant has its turn of these
 RESTART_DEADLINE = 600.0
 CLIENT = "/usr/bin/docker"
 PORT = 5201  # iperf3's own
@@ -325,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             turns(f"{AT_ONCE} at once", CROWDS, lambda one, _: bench.crowd(one))
             turns("throughput", STREAMS, lambda one, _: bench.streams(one))
             if arguments.containers:
-                turns("restarts of dockerd", 1, lambda one, _: bench.restart(one))
+                turns("restarts of dockerd", RESTART_TURNS, lambda one, _: bench.restart(one))
             Console().print(table(ours, reference, arguments, bench.datapath))
             figures = summary(ours, reference, arguments, bench.datapath)
             status.update("removing what was made")
