@@ -41,8 +41,7 @@ AT_ONCE = 20
 CROWDS = 10  # times that many are started at once, for each contestant
 STREAMS = 3  # iperf3 runs of each kind, for each contestant
 STREAM_SECONDS = 4
-RESTARTS = 4  # of dockerd with the same containers
-RESTART_TURNS = 2  # times that each contestant has its turn of these
+RESTARTS = 8  # of dockerd, for each contestant
 RESTART_DEADLINE = 600.0
 CLIENT = "/usr/bin/docker"
 PORT = 5201  # iperf3's own
@@ -177,24 +176,39 @@ class Bench:
                 print(f"bench docker: published port of {one.label}: {error}", file=sys.stderr)
         time.sleep(SETTLE)
 
-    def restart(self, one: Contestant) -> None:
-        """dockerd's start with containers that it has to start again, until its first answer; then all must run."""
-        names = [self._name() for _ in range(self.arguments.containers)]
-        start = ("run", "--detach", "--restart", "always", "--network", one.network, "--name")
+    @contextmanager
+    def crowds(self, contestants: Sequence[Contestant]) -> Iterator[dict[str, list[str]]]:
+        """Containers of each, by network, of which dockerd starts none by itself."""
+        names = {one.network: [self._name() for _ in range(self.arguments.containers)] for one in contestants}
         try:
-            for first in range(0, len(names), AT_ONCE):
-                self._at_once([(*start, name, IMAGE) for name in names[first : first + AT_ONCE]])
-            for _ in range(RESTARTS):
-                self.dockerd.stop()
-                time.sleep(10 * SETTLE)
-                began = time.perf_counter()
-                self.dockerd.start()
-                one.restart.append((time.perf_counter() - began) * 1e3)
-                running = set(self.dockerd.docker("ps", "--format", "{{.Names}}").stdout.split())
-                if missing := set(names) - running:
-                    raise BenchError(f"{len(missing)} of {len(names)} containers do not run after dockerd's start")
+            for network, all_of_it in names.items():
+                for first in range(0, len(all_of_it), AT_ONCE):
+                    few = all_of_it[first : first + AT_ONCE]
+                    self._at_once([("run", "--detach", "--network", network, "--name", name, IMAGE) for name in few])
+            yield names
         finally:
-            self._remove(names)
+            for all_of_it in names.values():
+                self._remove(all_of_it)
+
+    def restart(self, one: Contestant, crowds: dict[str, list[str]], *, counts: bool) -> None:
+        """dockerd's start with one network's containers to start again, until its first answer; then all must run.
+
+        The others' are there and stay as they are, so that the next restart can be theirs: what the machine does from minute to
+        minute differs by more than the contestants.
+        """
+        for network, names in crowds.items():
+            policy = "always" if network == one.network else "no"
+            self.dockerd.docker("update", "--restart", policy, *names, timeout=RESTART_DEADLINE)
+        self.dockerd.stop()
+        time.sleep(10 * SETTLE)
+        began = time.perf_counter()
+        self.dockerd.start()
+        took = (time.perf_counter() - began) * 1e3
+        running = set(self.dockerd.docker("ps", "--format", "{{.Names}}").stdout.split())
+        if running ^ set(crowds[one.network]):
+            raise BenchError(f"{len(running)} of {self.arguments.containers} containers run after dockerd's start")
+        if counts:
+            one.restart.append(took)
 
     @contextmanager
     def container(self, network: str, *options: str, image: str = IMAGE, command: Sequence[str] = ()) -> Iterator[str]:
@@ -328,7 +342,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             turns(f"{AT_ONCE} at once", CROWDS, lambda one, _: bench.crowd(one))
             turns("throughput", STREAMS, lambda one, _: bench.streams(one))
             if arguments.containers:
-                turns("restarts of dockerd", RESTART_TURNS, lambda one, _: bench.restart(one))
+                with bench.crowds((ours, reference)) as crowds:
+
+                    def restart(one: Contestant, number: int) -> None:
+                        bench.restart(one, crowds, counts=number >= 0)
+
+                    turns("restarts of dockerd", RESTARTS, restart, -1)
             Console().print(table(ours, reference, arguments, bench.datapath))
             figures = summary(ours, reference, arguments, bench.datapath)
             status.update("removing what was made")
