@@ -44,6 +44,7 @@ class StandIns:
         self._changed = threading.Condition()
         self._left: dict[str, Left] = {}  # by the endpoint's uuid, the oldest first
         self._thread: threading.Thread | None = None
+        self._told: set[str] = set()  # why there was no stand-in, as the log has it already
 
     def put(self, endpoint: Endpoint) -> None:
         """Take the endpoint's link out of service; where that cannot be, Docker sets it down itself."""
@@ -56,7 +57,10 @@ class StandIns:
             LOG.debug("Docker sets the link on %s down itself: %s", endpoint.port, exc)
             return
         except OvsnetError as exc:
-            LOG.warning("Docker sets the link on %s down itself: %s", endpoint.port, exc)
+            why = exc.details.get("errno", exc.code)  # a host without /dev/net/tun says the same each time
+            level = logging.DEBUG if why in self._told else logging.WARNING
+            self._told.add(why)
+            LOG.log(level, "Docker sets the link on %s down itself: %s", endpoint.port, exc)
             return
         if stand_in is None:
             return
