@@ -166,7 +166,7 @@ def check(status: int, answer: Any) -> None:
 
 
 @pytest.mark.usefixtures("nothing_left")
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(400 + EXAMPLES // 20)
 def test_nonsense_on_dockers_socket(stack: Stack) -> None:
     succeeded = set()
     with closing(Caller(str(stack.docker_socket))) as call:
