@@ -1017,11 +1017,11 @@ class Controller:
             undo.pop_all()
         self.give_back(endpoint, sandbox)
 
-    def give_back(self, endpoint: Endpoint, sandbox: str = "", stand_in: StandIn | None = None) -> bool:
+    def give_back(self, endpoint: Endpoint, sandbox: str = "", stand_in: StandIn | None = None) -> None:
         """Have the silent port of an endpoint that the store has forgotten kept for the next one, or removed.
 
         Its link is in the namespace at `sandbox`, or has gone with it; or on the host, as Docker leaves it without a stand-in.
-        Waits for nothing. True if the stand-in will be closed.
+        Waits for nothing.
         """
         network = self.store.latest_network(endpoint.network)
 
@@ -1038,8 +1038,8 @@ class Controller:
 
         if network is None or endpoint.node != self.settings.node:
             self.ports.discard(endpoint.port)
-            return False
-        return self.ports.give_back(endpoint.port, network, clear)
+        else:
+            self.ports.give_back(endpoint.port, network, clear)
 
     def plug_again(self, endpoint: Endpoint, network: Network, netns: Netns) -> None:
         """Make the link of a CNI container anew, as its request wanted it. LinkExists, LinkFailed."""

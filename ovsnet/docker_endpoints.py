@@ -224,14 +224,12 @@ class DockerEndpoints:
             LOG.warning("endpoint %s stays for now, which Docker has deleted: %s", endpoint.uuid, failure)
             self._callers.doubt(endpoint.labels.get(REQUESTER, ""))
             self._controller.ports.discard(endpoint.port)
-            if left is not None:
-                _elsewhere(left.stand_in.close)
             return
         reach(Point.ENDPOINT_GONE)
         if left is None:
             self._controller.give_back(endpoint)
-        elif not self._controller.give_back(endpoint, left.sandbox, left.stand_in):
-            _elsewhere(left.stand_in.close)
+        else:
+            self._controller.give_back(endpoint, left.sandbox, left.stand_in)
         reach(Point.ENDPOINT_DISCARDED)
 
 

@@ -213,11 +213,11 @@ class Ports:
             self._waiting_since = self._waiting_since or time.monotonic()
             self._nudge()
 
-    def give_back(self, name: str, network: Network, clear: Callable[[], bool]) -> bool:
+    def give_back(self, name: str, network: Network, clear: Callable[[], bool]) -> None:
         """Keep a silent port that is nobody's any more, in the store neither, as a spare one; if that cannot be, `discard` it.
 
-        True if `clear` is to be called. It deletes the link on the port, and tells whether nothing is on it then. Both happen
-        behind the answer. Only guarded ports are kept: what a bridge has learnt about the others can be anything.
+        `clear` deletes the link on it, and tells whether nothing is on it then. Both happen behind the answer. Only guarded
+        ports are kept: what a bridge has learnt about the others can be anything.
         """
         with self._wake:
             shelf = self._shelves.get(network.uuid)
@@ -228,9 +228,7 @@ class Ports:
                 and self._spoofing.applies(network)
             ):
                 self._returns[name] = _Return(network, clear)
-            kept = name in self._returns
         self.discard(name)
-        return kept
 
     def discard(self, name: str) -> None:
         """Remove a port that is nobody's any more: behind the answer, and again until the switch has taken it."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from .controller import Controller
 from .errors import InvalidNetns, OvsnetError
@@ -23,6 +25,7 @@ LOG = logging.getLogger(__name__)
 _PATIENCE = (
     5.0  # seconds for DeleteEndpoint, which comes at once; shorter than the reconciler's, which would mend the port
 )
+_LINGER = 1.0  # seconds after DeleteEndpoint: the port is used again sooner, and then it is closed before
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +46,7 @@ class StandIns:
         self._plug = plug
         self._changed = threading.Condition()
         self._left: dict[str, Left] = {}  # by the endpoint's uuid, the oldest first
+        self._closing: deque[tuple[float, StandIn]] = deque()  # until when they are needed, the first to go first
         self._thread: threading.Thread | None = None
         self._told: set[str] = set()  # why there was no stand-in, as the log has it already
 
@@ -73,9 +77,13 @@ class StandIns:
                 self._changed.notify()
 
     def take(self, endpoint: Endpoint) -> Left | None:
-        """What has become of the endpoint's link, for who goes on with it, and closes the stand-in."""
+        """What has become of the endpoint's link, for who goes on with it; the stand-in is closed soon, if nobody does before."""
         with self._changed:
-            return self._left.pop(endpoint.uuid, None)
+            left = self._left.pop(endpoint.uuid, None)
+            if left is not None and left.stand_in.close.alive:
+                self._closing.append((time.monotonic() + _LINGER, left.stand_in))
+                self._changed.notify()
+            return left
 
     def restore(self, endpoint: Endpoint) -> None:
         """Have an endpoint whose link was taken out of service be as before Join, if it is one. OvsnetError."""
@@ -100,18 +108,24 @@ class StandIns:
             self.take(endpoint)  # at last: whoever finds it still waits for the lock
 
     def _watch(self) -> None:
-        """Restore those for which DeleteEndpoint does not come."""
+        """Close what is no longer needed, and restore those for which DeleteEndpoint does not come."""
         while True:
             with self._changed:
-                oldest = next(iter(self._left.values()), None)
-                if oldest is None:
-                    self._changed.wait()
+                now = time.monotonic()
+                due = [until for until, _ in islice(self._closing, 1)]
+                due += [one.since + _PATIENCE for one in islice(self._left.values(), 1)]
+                if not due or min(due) > now:
+                    self._changed.wait(min(due) - now if due else None)
                     continue
-                if (early := oldest.since + _PATIENCE - time.monotonic()) > 0:
-                    self._changed.wait(early)
-                    continue
-            try:
-                self.restore(oldest.endpoint)
-            except OvsnetError as exc:
-                LOG.warning("endpoint %s, which Docker has left, has no link: %s", oldest.endpoint.uuid, exc)
-                self.take(oldest.endpoint)
+                closing = [stand_in for until, stand_in in self._closing if until <= now]
+                for _ in closing:
+                    self._closing.popleft()
+                late = [one.endpoint for one in islice(self._left.values(), 1) if one.since + _PATIENCE <= now]
+            for stand_in in closing:
+                stand_in.close()
+            for endpoint in late:
+                try:
+                    self.restore(endpoint)
+                except OvsnetError as exc:
+                    LOG.warning("endpoint %s, which Docker has left, has no link: %s", endpoint.uuid, exc)
+                    self.take(endpoint)
