@@ -233,6 +233,6 @@ class DockerEndpoints:
         reach(Point.ENDPOINT_DISCARDED)
 
 
-def _elsewhere(work: Callable[..., object], *args: Any) -> None:
+def _elsewhere(work: Callable[..., None], *args: Any) -> None:
     """Do what takes long in a thread of its own."""
     threading.Thread(target=work, args=args, name="docker-behind", daemon=True).start()

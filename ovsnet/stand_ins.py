@@ -23,7 +23,7 @@ from .model import Endpoint
 LOG = logging.getLogger(__name__)
 
 _PATIENCE = (
-    5.0  # seconds for DeleteEndpoint, which comes at once; shorter than the reconciler's, which would mend the port
+    5.0  # seconds for DeleteEndpoint, which comes at once; the reconciler, which would mend the port, waits longer
 )
 _LINGER = 1.0  # seconds after DeleteEndpoint: the port is used again sooner, and then it is closed before
 
